@@ -1,0 +1,2 @@
+//! Kapell.
+fn main() {}
