@@ -1,0 +1,105 @@
+//! What an expression looks at.
+//!
+//! Owns: the walk over CEL's syntax tree. Never: evaluates.
+use std::collections::BTreeSet;
+
+use cel::common::ast::{EntryExpr, Expr};
+use cel::parser::Expression;
+
+/// The free variables of an expression, and the steps named by `steps.NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Root names, such as `event` or `steps`.
+    pub variables: BTreeSet<String>,
+    /// Names after `steps.`.
+    pub steps: BTreeSet<String>,
+    /// `steps` stands alone, so that nobody can tell which steps are meant.
+    pub steps_as_a_whole: bool,
+}
+
+impl References {
+    /// Adds what `other` looks at.
+    pub fn extend(&mut self, other: &References) {
+        self.variables.extend(other.variables.iter().cloned());
+        self.steps.extend(other.steps.iter().cloned());
+        self.steps_as_a_whole |= other.steps_as_a_whole;
+    }
+}
+
+/// What the expression looks at, and how deep its macros nest.
+pub(super) fn of(expression: &Expression) -> (References, u32) {
+    let mut walk = Walk::default();
+    walk.visit(&expression.expr);
+    (walk.found, walk.depth_max)
+}
+
+#[derive(Default)]
+struct Walk {
+    found: References,
+    /// Variables that an enclosing macro binds.
+    bound: Vec<String>,
+    depth: u32,
+    depth_max: u32,
+}
+
+impl Walk {
+    fn visit(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Unspecified | Expr::Literal(_) => {}
+            Expr::Ident(name) => self.name(name),
+            Expr::Select(select) => match &select.operand.expr {
+                Expr::Ident(root) if root == "steps" && !self.is_bound(root) => {
+                    self.found.variables.insert(root.clone());
+                    self.found.steps.insert(select.field.clone());
+                }
+                operand => self.visit(operand),
+            },
+            Expr::Call(call) => {
+                if let Some(target) = &call.target {
+                    self.visit(&target.expr);
+                }
+                call.args.iter().for_each(|arg| self.visit(&arg.expr));
+            }
+            Expr::List(list) => list.elements.iter().for_each(|element| self.visit(&element.expr)),
+            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr)),
+            Expr::Struct(of) => of.entries.iter().for_each(|entry| self.entry(&entry.expr)),
+            Expr::Comprehension(comprehension) => {
+                self.visit(&comprehension.iter_range.expr);
+                self.visit(&comprehension.accu_init.expr);
+                let before = self.bound.len();
+                self.bound.push(comprehension.iter_var.clone());
+                self.bound.extend(comprehension.iter_var2.clone());
+                self.bound.push(comprehension.accu_var.clone());
+                self.depth += 1;
+                self.depth_max = self.depth_max.max(self.depth);
+                self.visit(&comprehension.loop_cond.expr);
+                self.visit(&comprehension.loop_step.expr);
+                self.depth -= 1;
+                self.visit(&comprehension.result.expr);
+                self.bound.truncate(before);
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &EntryExpr) {
+        match entry {
+            EntryExpr::StructField(field) => self.visit(&field.value.expr),
+            EntryExpr::MapEntry(pair) => {
+                self.visit(&pair.key.expr);
+                self.visit(&pair.value.expr);
+            }
+        }
+    }
+
+    fn name(&mut self, name: &str) {
+        if name.starts_with('@') || self.is_bound(name) {
+            return;
+        }
+        self.found.variables.insert(name.to_owned());
+        self.found.steps_as_a_whole |= name == "steps";
+    }
+
+    fn is_bound(&self, name: &str) -> bool {
+        self.bound.iter().any(|bound| bound == name)
+    }
+}

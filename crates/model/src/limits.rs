@@ -1,0 +1,42 @@
+//! Every limit of a run and its definition, in one place.
+//!
+//! Owns: the numbers to start with. Never: enforces them; the code that does names them.
+use std::time::Duration;
+
+/// Largest payload of an event, input or result, in bytes. Larger things travel by reference.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Largest definition document, in bytes.
+pub const DEFINITION_BYTES_MAX: usize = 256 << 10;
+/// Most steps of a plan.
+pub const PLAN_STEPS_MAX: usize = 10_000;
+/// Most items of one foreach.
+pub const FOREACH_ITEMS_MAX: usize = 10_000;
+/// Items of one foreach that are worked on at once, unless the step says otherwise.
+pub const FOREACH_CONCURRENCY_DEFAULT: u32 = 100;
+/// Inputs of all items of one foreach together, in bytes.
+pub const FOREACH_INPUT_BYTES_MAX: usize = 8 << 20;
+/// Most attempts of a step.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Tool calls of one task.
+pub const CALLS_PER_TASK_MAX: u32 = 10_000;
+/// Deepest nesting of subworkflows.
+pub const NESTING_MAX: u32 = 16;
+/// Runs that wait behind one key.
+pub const KEY_QUEUE_MAX: usize = 10_000;
+/// Longest CEL expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
+/// Most iterations that one CEL evaluation may take: the largest list that it can see, to the power of the depth
+/// of its nested macros. About 10 ms; a bound by count gives the same answer on every machine.
+pub const EXPRESSION_ITERATIONS_MAX: u64 = 100_000;
+/// Longest message of an error that is kept, in bytes.
+pub const ERROR_BYTES_MAX: usize = 4 << 10;
+/// Time that an attempt may take, unless the step or skill says otherwise.
+pub const ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+/// Attempts of a step, unless it says otherwise.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+/// First delay before another attempt, unless the step says otherwise.
+pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_secs(1);
+/// Longest delay before another attempt, unless the step says otherwise.
+pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(60);
+/// Time that a person has to answer, unless the step says otherwise.
+pub const APPROVAL_EXPIRES_DEFAULT: Duration = Duration::from_secs(24 * 3600);
