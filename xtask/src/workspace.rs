@@ -1,0 +1,85 @@
+//! The working copy: where it is, which files belong to it, what Cargo says about it.
+//!
+//! Owns: every path and file that a check looks at. Never: writes to a tracked file.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process;
+use crate::report::Format;
+
+/// An opened working copy.
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+    metadata: Value,
+    format: Format,
+}
+
+impl Workspace {
+    /// Asks Cargo, without the network and without resolving dependencies.
+    pub(crate) fn open(format: Format) -> Result<Self> {
+        let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").to_owned());
+        let root = Path::new(&manifest).parent().context("xtask is a folder of the working copy")?;
+        let mut cargo = Command::new("cargo");
+        cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root);
+        let metadata: Value =
+            serde_json::from_str(&process::output(&mut cargo)?).context("cargo metadata")?;
+        let target =
+            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        Ok(Self { root: root.to_owned(), target: PathBuf::from(target), metadata, format })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where Cargo builds to, and where tools are installed (below `tools/`).
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// `cargo metadata --no-deps`.
+    pub(crate) fn metadata(&self) -> &Value {
+        &self.metadata
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A command that starts at the root and finds the tools that xtask has installed.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        let mut path = self.target.join("tools/bin").into_os_string();
+        if let Some(inherited) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(inherited);
+        }
+        command.env("PATH", path);
+        command
+    }
+
+    /// Relative paths of all files that are tracked, or new and not ignored, in order.
+    pub(crate) fn files(&self) -> Result<Vec<String>> {
+        let mut git = self.command("git");
+        git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        let listed = process::output(&mut git)?;
+        let mut files = listed
+            .split_terminator('\0')
+            .filter(|path| self.root.join(path).is_file())
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    pub(crate) fn read(&self, path: &str) -> Result<String> {
+        std::fs::read_to_string(self.root.join(path)).with_context(|| format!("reading {path}"))
+    }
+}
