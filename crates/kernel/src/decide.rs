@@ -1,0 +1,233 @@
+//! Which entries a command leads to, or why it is refused.
+//!
+//! Owns: what is legal in which state. Never: changes the run; what follows by itself is `advance`.
+mod approval;
+mod call;
+mod child;
+mod task;
+
+use std::sync::Arc;
+
+use kapell_model::definition::OnFailure;
+use kapell_model::limits::PAYLOAD_BYTES_MAX;
+use kapell_model::{Json, Timestamp};
+
+use crate::Context;
+use crate::advance::again;
+use crate::command::{CancelMode, Command, PlanSource};
+use crate::entry::Entry;
+use crate::error::{ErrorClass, Failure, Rejected, TaskError};
+use crate::order::{OrderKey, TimerKey};
+use crate::run::{Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
+use crate::scope;
+use crate::unit::{Attempt, Status, Unit, UnitId};
+
+type Decided = Result<Vec<Entry>, Rejected>;
+
+/// Signals that a run keeps until a step waits for them.
+const SIGNALS_MAX: usize = 10_000;
+
+/// table: which entries a command leads to, one line for each command.
+pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>) -> Decided {
+    match command {
+        Command::TakeTurn => in_phase(run, &Phase::Queued, OrderKey::Turn, || Entry::TurnTaken),
+        Command::SupplyContext { context, reasons } => {
+            let deadline = run.workflow().timeout.map(|span| at.after(span));
+            in_phase(run, &Phase::Gathering, OrderKey::Context, || Entry::ContextGathered {
+                context,
+                reasons,
+                deadline,
+            })
+        }
+        Command::AdoptPlan { source, reasons } => adopt_plan(run, source, reasons),
+        Command::GiveVerdict { unit, attempt, verdict, reasons } => {
+            approval::verdict(run, at, (unit, attempt), verdict, reasons)
+        }
+        Command::FinishTask { unit, attempt, result } => task::finish(run, at, (unit, attempt), result, context),
+        Command::SaveCheckpoint { unit, attempt, position, data } => {
+            task::checkpoint(run, (unit, attempt), position, data)
+        }
+        Command::IntendCall { unit, attempt, no, tool, args, effect } => {
+            let wanted = call::Wanted { no, tool, args, effect };
+            call::intend(run, at, (unit, attempt), wanted, context)
+        }
+        Command::FinishCall { unit, no, attempt, outcome } => call::finish(run, (unit, no, attempt), outcome),
+        Command::SettleCall { unit, no, attempt, verdict } => call::settle(run, at, (unit, no, attempt), verdict),
+        Command::DecideApproval { key, answer } => approval::decide(run, key, answer, context),
+        Command::FireTimer(key) => fire(run, at, key, context),
+        Command::DeliverEvent { unit, attempt, event } => deliver(run, unit, attempt, event),
+        Command::Signal { event } => signal(run, event),
+        Command::ReportChild { unit, attempt, result } => child::report(run, at, (unit, attempt), result),
+        Command::AcknowledgeEnd => match run.ended() {
+            Some(Ended { parent_waits: true, .. }) => Ok(vec![Entry::ParentTold]),
+            Some(_) | None => Err(Rejected::Stale(OrderKey::Parent)),
+        },
+        Command::BindOutcome { event } => bind_outcome(run, event),
+        Command::Pause { by, reason } => {
+            alive(run)?;
+            if run.paused { Err(Rejected::Paused) } else { Ok(vec![Entry::RunPaused { by, reason }]) }
+        }
+        Command::Resume { by } => {
+            alive(run)?;
+            if run.paused { Ok(vec![Entry::RunResumed { by }]) } else { Err(Rejected::NotPaused) }
+        }
+        Command::Cancel { by, reason, mode } => {
+            alive(run)?;
+            let undo = match mode {
+                CancelMode::Undo => Undo::Steps,
+                CancelMode::Leave => Undo::Nothing,
+            };
+            Ok(vec![Entry::WindUpBegan { towards: Ending::Canceled { by, reason }, undo }])
+        }
+        Command::Retry { by } => retry(run, at, by),
+    }
+}
+
+fn in_phase(run: &Run, phase: &Phase, key: OrderKey, entry: impl FnOnce() -> Entry) -> Decided {
+    if run.phase == *phase { Ok(vec![entry()]) } else { Err(Rejected::Stale(key)) }
+}
+
+/// Refuses what does not apply to a run that has ended or is being wound up.
+fn alive(run: &Run) -> Result<(), Rejected> {
+    match run.phase {
+        Phase::Queued | Phase::Gathering | Phase::Planning | Phase::Running => Ok(()),
+        Phase::WindingUp { .. } => Err(Rejected::WindingUp),
+        Phase::Ended(_) => Err(Rejected::RunEnded),
+    }
+}
+
+/// The unit, if it is at this attempt.
+fn at_attempt(run: &Run, unit: UnitId, attempt: Attempt, key: OrderKey) -> Result<&Unit, Rejected> {
+    match run.unit(unit) {
+        Some(found) if found.attempt == attempt => Ok(found),
+        Some(_) | None => Err(Rejected::Stale(key)),
+    }
+}
+
+/// Refuses what is larger than a payload may be.
+fn fits(what: &'static str, value: &Json) -> Result<(), Rejected> {
+    let (bytes, most) = (value.bytes_len(), PAYLOAD_BYTES_MAX);
+    if bytes > most { Err(Rejected::TooLarge { what, bytes, most }) } else { Ok(()) }
+}
+
+fn adopt_plan(run: &Run, source: PlanSource, reasons: Vec<Arc<str>>) -> Decided {
+    match (&run.phase, &source) {
+        (Phase::Planning, _) => {}
+        (Phase::Running, PlanSource::Made(plan)) => {
+            for (step, _) in &run.steps {
+                if plan.step(*step) != run.plan.step(*step) {
+                    let changed = run.plan.step(*step).map_or_else(String::new, |step| step.id.to_string());
+                    return Err(Rejected::PlanChangesHistory(changed));
+                }
+            }
+        }
+        (Phase::Queued | Phase::Gathering | Phase::Running | Phase::WindingUp { .. } | Phase::Ended(_), _) => {
+            return Err(Rejected::Stale(OrderKey::Plan));
+        }
+    }
+    Ok(vec![Entry::PlanMade { source, reasons }])
+}
+
+fn fire(run: &Run, at: Timestamp, key: TimerKey, context: &Context<'_>) -> Decided {
+    let stale = || Rejected::Stale(OrderKey::Timer(key));
+    let status = |unit, attempt| at_attempt(run, unit, attempt, OrderKey::Timer(key)).map(|unit| &unit.status);
+    match key {
+        TimerKey::Attempt(unit, attempt) => {
+            let Status::Working { deadline } = status(unit, attempt)? else { return Err(stale()) };
+            due(*deadline, at, stale)?;
+            Ok(task::failed(run, at, (unit, attempt), too_long()))
+        }
+        TimerKey::Retry(unit, attempt) => {
+            let Status::BackingOff { until } = status(unit, attempt)? else { return Err(stale()) };
+            due(*until, at, stale)?;
+            if run.paused { Err(stale()) } else { Ok(again(run, at, unit, context)) }
+        }
+        TimerKey::Sleep(unit, attempt) => {
+            let Status::Sleeping { until } = status(unit, attempt)? else { return Err(stale()) };
+            due(*until, at, stale)?;
+            Ok(vec![Entry::UnitDone { unit, output: Json::null() }])
+        }
+        TimerKey::Wait(unit, attempt) => {
+            let Status::Listening { until: Some(until), .. } = status(unit, attempt)? else { return Err(stale()) };
+            due(*until, at, stale)?;
+            let error = TaskError::new(ErrorClass::Timeout, "the event did not arrive in time");
+            Ok(task::given_up(unit, attempt, error))
+        }
+        TimerKey::Approval(unit, attempt) => approval::expire(run, at, (unit, attempt)),
+        TimerKey::Run => {
+            let (Phase::Planning | Phase::Running, Some(deadline)) = (&run.phase, run.deadline) else {
+                return Err(stale());
+            };
+            due(deadline, at, stale)?;
+            let error = TaskError::new(ErrorClass::Timeout, "the run took longer than its timeout");
+            Ok(vec![wind_up(run, Failure { unit: None, error })])
+        }
+        TimerKey::Outcome => {
+            let Some(OutcomeState::Open { until, .. }) = run.ended().map(|ended| &ended.outcome) else {
+                return Err(stale());
+            };
+            due(*until, at, stale)?;
+            Ok(vec![Entry::OutcomeBound { verdict: OutcomeVerdict::Unknown, event: None }])
+        }
+    }
+}
+
+fn due(when: Timestamp, at: Timestamp, otherwise: impl Fn() -> Rejected) -> Result<(), Rejected> {
+    if when <= at { Ok(()) } else { Err(otherwise()) }
+}
+
+fn too_long() -> TaskError {
+    TaskError::new(ErrorClass::Timeout, "the attempt took longer than its timeout")
+}
+
+/// The entry that begins to end a failed run.
+pub(crate) fn wind_up(run: &Run, failure: Failure) -> Entry {
+    let undo = match run.plan.on_failure {
+        OnFailure::Compensate => Undo::Steps,
+        OnFailure::Stop => Undo::Nothing,
+    };
+    Entry::WindUpBegan { towards: Ending::Failed(failure), undo }
+}
+
+fn deliver(run: &Run, unit: UnitId, attempt: Attempt, event: Json) -> Decided {
+    let key = OrderKey::Event(unit, attempt);
+    fits("the event", &event)?;
+    let Status::Listening { .. } = at_attempt(run, unit, attempt, key)?.status else {
+        return Err(Rejected::Stale(key));
+    };
+    Ok(vec![Entry::UnitDone { unit, output: event }])
+}
+
+fn signal(run: &Run, event: Json) -> Decided {
+    alive(run)?;
+    fits("the event", &event)?;
+    if run.signals.len() >= SIGNALS_MAX {
+        return Err(Rejected::TooMany { what: "unread signals", most: SIGNALS_MAX });
+    }
+    Ok(vec![Entry::SignalReceived { event }])
+}
+
+fn bind_outcome(run: &Run, event: Json) -> Decided {
+    let stale = Rejected::Stale(OrderKey::Outcome);
+    let Some(OutcomeState::Open { .. }) = run.ended().map(|ended| &ended.outcome) else { return Err(stale) };
+    let Some(rule) = &run.workflow().outcome else { return Err(stale) };
+    let mut seen = kapell_model::expr::scope_of("event", &event);
+    seen.set("run", &scope::about(run));
+    let verdict = match rule.success.eval_bool(&seen) {
+        Ok(true) => OutcomeVerdict::Success,
+        Ok(false) => OutcomeVerdict::Failure,
+        Err(_) => OutcomeVerdict::Unknown,
+    };
+    Ok(vec![Entry::OutcomeBound { verdict, event: Some(event) }])
+}
+
+fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
+    match run.ended() {
+        Some(Ended { ending: Ending::Failed(_), undone: false, .. }) => {
+            let deadline = run.workflow().timeout.map(|span| at.after(span));
+            Ok(vec![Entry::RunRetried { by, deadline }])
+        }
+        Some(Ended { ending: Ending::Failed(_), undone: true, .. }) => Err(Rejected::Compensated),
+        Some(_) | None => Err(Rejected::RunNotFailed),
+    }
+}
