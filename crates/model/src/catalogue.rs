@@ -1,15 +1,23 @@
 //! The catalogue: every valid definition of a node, compiled, as one immutable value.
 //!
 //! Owns: looking up workflows, skills, tools and policies. Never: changes; a new revision is a new catalogue.
+mod operation;
 mod policy;
+mod runtime;
 mod skill;
+mod statement;
 mod tool;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use operation::{
+    CompiledHttp, CompiledOperation, CompiledReconcile, CompiledSmtp, CompiledSql, SqlArgument,
+};
 pub use policy::{CompiledEffect, CompiledPolicy, CompiledRule};
+pub use runtime::{CompiledCall, CompiledDecision, CompiledRuntime, DecisionError};
 pub use skill::{SchemaCheck, SchemaError, SchemaViolation, SkillEntry};
+pub use statement::SqlStatement;
 pub use tool::ToolEntry;
 
 use crate::definition::{Definition, Schedule};

@@ -14,15 +14,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use connector::{
-    BodyEncoding, Connection, ConnectionLimits, Connector, Credential, HttpOperation, Idempotency, Method, Operation,
-    Protocol, Reconcile, Secret, SmtpOperation, SqlMode, SqlOperation, Tool,
+    BodyEncoding, Connection, ConnectionLimits, Connector, Credential, HttpOperation, Idempotency, Method,
+    Operation, Protocol, Reconcile, Secret, SmtpOperation, SqlMode, SqlOperation, Tool,
 };
 pub use policy::{Always, Policy, PolicyEffect, PolicyMatch, PolicyRule};
 pub use schedule::{Catchup, Overlap, Schedule};
-pub use specialist::{AutonomyLevel, Decision, EffectClass, RuleRow, Runtime, Skill, Specialist, SpecialistLimits, ToolCall};
+pub use specialist::{
+    AutonomyLevel, Decision, EffectClass, RuleRow, Runtime, Skill, Specialist, SpecialistLimits, ToolCall,
+};
 pub use workflow::{
-    ApprovalStep, Backoff, Compensation, ContextQuery, EventWait, OnExpire, OnFailure, Outcome, OutcomeEvent, Recall,
-    Related, Retry, Step, Trigger, WaitStep, Workflow,
+    ApprovalStep, Backoff, Compensation, ContextQuery, EventWait, OnExpire, OnFailure, Outcome, OutcomeEvent,
+    Recall, Related, Retry, Step, Trigger, WaitStep, Workflow,
 };
 
 use crate::Name;
@@ -159,5 +161,25 @@ impl Definition {
             Definition::Policy(document) => &document.metadata,
             Definition::Schedule(document) => &document.metadata,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_in_any_case_and_number() {
+        for (text, kind) in [
+            ("workflow", Kind::Workflow),
+            ("Policies", Kind::Policy),
+            ("CONNECTIONS", Kind::Connection),
+            ("connector", Kind::Connector),
+            ("specialists", Kind::Specialist),
+            ("Schedule", Kind::Schedule),
+        ] {
+            assert_eq!(Kind::named(text), Some(kind), "{text}");
+        }
+        assert_eq!(Kind::named("tool"), None);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use cel::{Context, Env, Program, Value};
 
 pub use references::References;
-pub use template::Template;
+pub use template::{Template, TemplateError, TemplateErrors};
 
 use crate::json::Json;
 use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_ITERATIONS_MAX};
@@ -71,7 +71,9 @@ pub enum EvalError {
         reason: String,
     },
     /// It would iterate more often than [`EXPRESSION_ITERATIONS_MAX`].
-    #[error("`{expression}` could take {iterations} iterations, at most {EXPRESSION_ITERATIONS_MAX} are allowed")]
+    #[error(
+        "`{expression}` could take {iterations} iterations, at most {EXPRESSION_ITERATIONS_MAX} are allowed"
+    )]
     TooCostly {
         /// The expression.
         expression: String,
@@ -123,7 +125,7 @@ impl Expr {
             ExprError::Syntax {
                 expression: shorten(source),
                 column: first.map_or(1, |e| u64::try_from(e.pos.1).unwrap_or(1)),
-                reason: first.map_or_else(|| "empty expression".to_owned(), |e| e.msg.clone()),
+                reason: first.map_or_else(|| "empty expression".to_owned(), |e| readable(&e.msg)),
             }
         })?;
         let (references, macro_depth) = references::of(program.expression());
@@ -154,10 +156,8 @@ impl Expr {
 
     /// Its value, which must be true or false.
     pub fn eval_bool(&self, scope: &Scope) -> Result<bool, EvalError> {
-        match self.eval(scope)? {
-            serde_json::Value::Bool(truth) => Ok(truth),
-            other => Err(self.wrong_type(&other, "true or false")),
-        }
+        let value = self.eval(scope)?;
+        value.as_bool().ok_or_else(|| self.wrong_type(&value, "true or false"))
     }
 
     /// Its value as a key: a string, or the text of a number or truth value.
@@ -165,7 +165,10 @@ impl Expr {
         match self.eval(scope)? {
             serde_json::Value::String(text) => Ok(text),
             other @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(other.to_string()),
-            other => Err(self.wrong_type(&other, "a string or a number")),
+            other
+            @ (serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_)) => {
+                Err(self.wrong_type(&other, "a string or a number"))
+            }
         }
     }
 
@@ -203,7 +206,15 @@ impl PartialEq for Expr {
 }
 impl Eq for Expr {}
 
-fn shorten(text: &str) -> String {
+/// What the parser said, without its grammar's inner words.
+fn readable(message: &str) -> String {
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    let message = message.split(" expecting {").next().unwrap_or(message);
+    message.replace("mismatched input '<EOF>'", "it ends too early").replace("mismatched input", "unexpected")
+}
+
+/// The text, cut to a readable length.
+pub(crate) fn shorten(text: &str) -> String {
     const CHARS_MAX: usize = 200;
     if text.chars().count() <= CHARS_MAX {
         return text.to_owned();

@@ -108,3 +108,28 @@ impl<'de> Deserialize<'de> for Json {
         Ok(Json::of(&Value::deserialize(from)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn equal_values_have_equal_texts_and_texts_are_proven() {
+        let (a, b) = (Json::of(&json!({"a": 1, "b": [null]})), Json::of(&json!({"b": [null], "a": 1})));
+        assert_eq!(a, b);
+        assert_eq!(
+            (a.as_str(), a.bytes_len(), a.to_string()),
+            (r#"{"a":1,"b":[null]}"#, 18, format!("{b:?}"))
+        );
+        assert_eq!(Json::parse(" {\"a\": 1}").unwrap().value(), json!({"a": 1}));
+        assert!(Json::parse("{").unwrap_err().to_string().starts_with("not JSON: "));
+        assert!(Json::parse("1 2").is_err());
+        assert!(Json::null().is_null() && !Json::string("null").is_null());
+        assert_eq!(Json::list([&Json::trusted("1"), &Json::string("x")]).as_str(), r#"[1,"x"]"#);
+        assert_eq!(Json::list([]).as_str(), "[]");
+        let held: Vec<Json> = serde_json::from_str(r#"[{"a":1}, 2]"#).unwrap();
+        assert_eq!(serde_json::to_string(&held).unwrap(), r#"[{"a":1},2]"#);
+    }
+}

@@ -4,16 +4,22 @@
 //! together. Never: does I/O, awaits, or knows what a run is doing (that is the kernel).
 pub mod catalogue;
 pub mod definition;
+pub mod diagnostic;
 pub mod expr;
+mod field;
 mod ids;
 mod json;
 pub mod limits;
 pub mod plan;
+mod pointer;
 mod schema;
+pub mod source;
 mod time;
 mod tool_ref;
+pub mod validate;
 
 pub use ids::{Epoch, Name, NotAName, NotARunId, Origin, RunId, Seq, ShardCount, ShardId};
 pub use json::{Json, NotJson};
-pub use tool_ref::{NotAToolRef, ToolRef};
+pub use schema::json_schema;
 pub use time::{NotASpan, Span, Timestamp};
+pub use tool_ref::{NotAToolRef, ToolRef};

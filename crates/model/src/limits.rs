@@ -7,6 +7,11 @@ use std::time::Duration;
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Largest definition document, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 << 10;
+/// Deepest nesting of lists and objects in a definition document. Reading takes about 45 KB of stack a level without
+/// optimisation, so this stays below the 2 MiB that a thread has by default.
+pub const DOCUMENT_DEPTH_MAX: usize = 32;
+/// Nodes that YAML aliases may add to a definition document.
+pub const DOCUMENT_ALIAS_NODES_MAX: usize = 20_000;
 /// Most steps of a plan.
 pub const PLAN_STEPS_MAX: usize = 10_000;
 /// Most items of one foreach.
@@ -30,6 +35,8 @@ pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 pub const EXPRESSION_ITERATIONS_MAX: u64 = 100_000;
 /// Longest message of an error that is kept, in bytes.
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
+/// Time that a call of a tool may take, unless the tool says otherwise.
+pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Time that an attempt may take, unless the step or skill says otherwise.
 pub const ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 /// Attempts of a step, unless it says otherwise.

@@ -3,12 +3,15 @@
 //! Owns: the graph of steps with every expression compiled, and what makes a workflow compile. Never: decides
 //! whether skills or other workflows exist (that is `validate`) or where a run is (that is the kernel).
 mod compile;
+mod error;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use compile::{CompileError, FieldError, compile};
+pub use compile::compile;
+pub(crate) use error::did_you_mean;
+pub use error::{CompileError, FieldError};
 
 use crate::definition::{ContextQuery, OnExpire, OnFailure};
 use crate::expr::{Expr, Template};
@@ -214,3 +217,6 @@ impl fmt::Debug for DefinitionDigest {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;

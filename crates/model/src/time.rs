@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_written() {
-        for (text, millis) in [("250ms", 250), ("1h30m", 5_400_000), ("7d", 604_800_000), ("2s", 2_000), ("0s", 0)] {
+        for (text, millis) in
+            [("250ms", 250), ("1h30m", 5_400_000), ("7d", 604_800_000), ("2s", 2_000), ("0s", 0)]
+        {
             let span: Span = text.parse().unwrap();
             assert_eq!(span.get().as_millis(), millis, "{text}");
             assert_eq!(span.to_string(), text);

@@ -55,3 +55,20 @@ impl<'de> Deserialize<'de> for ToolRef {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_is_named_by_its_connection_and_its_own_name() {
+        let tool: ToolRef = "shop-north/set-price".parse().unwrap();
+        assert_eq!((tool.connection.as_str(), &*tool.tool), ("shop-north", "set-price"));
+        assert_eq!(tool.to_string(), "shop-north/set-price");
+        assert_eq!(serde_json::to_string(&tool).unwrap(), r#""shop-north/set-price""#);
+        for bad in ["", "shop", "/x", "shop/", "a/b/c", "Shop/x", "-a/x"] {
+            assert!(bad.parse::<ToolRef>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<ToolRef>(bad.into()).is_err(), "{bad}");
+        }
+    }
+}

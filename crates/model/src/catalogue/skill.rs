@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::runtime::CompiledRuntime;
 use crate::definition::{AutonomyLevel, EffectClass, Skill, SpecialistLimits};
 use crate::{Json, Name, ToolRef};
 
@@ -29,6 +30,8 @@ pub struct SkillEntry {
     pub input: SchemaCheck,
     /// What the output must be.
     pub output: SchemaCheck,
+    /// How it works.
+    pub runtime: CompiledRuntime,
 }
 
 /// A compiled JSON Schema; without one, everything fits.
@@ -37,7 +40,7 @@ pub struct SchemaCheck(Option<Arc<jsonschema::Validator>>);
 
 /// Why a schema cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a usable JSON Schema at `{at}`: {reason}")]
+#[error("{}not a usable JSON Schema: {reason}", place(.at))]
 pub struct SchemaError {
     /// JSON pointer into the schema.
     pub at: String,
@@ -82,7 +85,17 @@ impl SchemaCheck {
         })
     }
 
-    /// Whether there is anything to check.
+    /// Every way in which the value does not fit.
+    #[must_use]
+    pub fn violations(&self, value: &serde_json::Value) -> Vec<SchemaViolation> {
+        let Some(validator) = &self.0 else { return Vec::new() };
+        validator
+            .iter_errors(value)
+            .map(|error| SchemaViolation { at: error.instance_path().to_string(), reason: error.to_string() })
+            .collect()
+    }
+
+    /// Whether there is nothing to check.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.is_none()

@@ -1,6 +1,7 @@
 //! Tools as a specialist may call them: an operation of a connector through one connection.
 use std::time::Duration;
 
+use super::operation::{CompiledOperation, CompiledReconcile};
 use super::skill::SchemaCheck;
 use crate::Name;
 use crate::definition::{Connection, Tool};
@@ -20,4 +21,8 @@ pub struct ToolEntry {
     pub input: SchemaCheck,
     /// What the result must be.
     pub output: SchemaCheck,
+    /// How it is done.
+    pub operation: CompiledOperation,
+    /// How a lost call is looked for.
+    pub reconcile: Option<CompiledReconcile>,
 }

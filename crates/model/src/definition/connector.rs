@@ -69,7 +69,7 @@ pub struct Tool {
 
 /// What happens when a tool is called twice with the same arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Idempotency {
     /// The same as once: it sets a value, or only reads.
     Natural,
@@ -220,7 +220,7 @@ pub struct Connection {
 
 /// How a connection proves who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Credential {
     /// Not at all.
     #[default]

@@ -51,7 +51,7 @@ pub struct PolicyRule {
 
 /// What a guardrail does; exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum PolicyEffect {
     /// The step fails.
     Deny(Always),

@@ -113,7 +113,8 @@ pub struct ToolCall {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Decision {
-    /// Values computed first, in order of their names, each a template over `input`; rows see them as `let`.
+    /// Values computed first, in order of their names, each a template over `input`; rows see them as `local`
+    /// (CEL reserves the word `let`).
     #[serde(rename = "let", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<String, Value>,
     /// From top to bottom.
@@ -124,10 +125,10 @@ pub struct Decision {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleRow {
-    /// CEL over `input` and `let`; left out: always.
+    /// CEL over `input` and `local`; left out: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// Template of the output over `input` and `let`.
+    /// Template of the output over `input` and `local`.
     #[serde(rename = "then")]
     pub output: Value,
 }

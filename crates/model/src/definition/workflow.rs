@@ -274,4 +274,3 @@ impl Workflow {
         self.steps.iter().find(|step| step.id == id)
     }
 }
-

@@ -47,13 +47,17 @@ impl Walk {
         match expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => self.name(name),
-            Expr::Select(select) => match &select.operand.expr {
-                Expr::Ident(root) if root == "steps" && !self.is_bound(root) => {
+            Expr::Select(select) => {
+                if let Expr::Ident(root) = &select.operand.expr
+                    && root == "steps"
+                    && !self.is_bound(root)
+                {
                     self.found.variables.insert(root.clone());
                     self.found.steps.insert(select.field.clone());
+                } else {
+                    self.visit(&select.operand.expr);
                 }
-                operand => self.visit(operand),
-            },
+            }
             Expr::Call(call) => {
                 if let Some(target) = &call.target {
                     self.visit(&target.expr);

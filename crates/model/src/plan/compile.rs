@@ -9,110 +9,20 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompensateRule, CompiledOutcome, CompiledTrigger, CompiledWorkflow, DefinitionDigest, Foreach, Plan, PlanStep,
-    RetryRule, StepIndex, StepKind,
+    CompensateRule, CompileError, CompiledOutcome, CompiledTrigger, CompiledWorkflow, DefinitionDigest,
+    FieldError, Foreach, Plan, PlanStep, RetryRule, StepIndex, StepKind,
 };
-use crate::definition::{Document, Retry, Step, WaitStep, Workflow};
-use crate::expr::{Expr, ExprError, References, Template};
+use crate::definition::{ContextQuery, Document, Retry, Step, WaitStep, Workflow};
+use crate::expr::{References, Template};
+use crate::field::FieldCompiler;
 use crate::limits::{
     APPROVAL_EXPIRES_DEFAULT, ATTEMPTS_DEFAULT, ATTEMPTS_MAX, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT,
     FOREACH_CONCURRENCY_DEFAULT, FOREACH_ITEMS_MAX, PLAN_STEPS_MAX,
 };
 use crate::{Json, Timestamp};
 
-/// One thing that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// JSON pointer into the document, such as `/spec/steps/3/when`.
-    pub pointer: String,
-    /// What is wrong.
-    pub error: CompileError,
-}
-
-/// Why a workflow does not compile.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// An expression is no CEL.
-    #[error(transparent)]
-    Expression(#[from] ExprError),
-    /// No steps.
-    #[error("the workflow has no steps; write at least one")]
-    NoSteps,
-    /// Too many steps.
-    #[error("the workflow has {0} steps, at most {PLAN_STEPS_MAX} are allowed; move some to a subworkflow")]
-    TooManySteps(usize),
-    /// A step id that expressions could not say.
-    #[error("`{0}` is no step id: begin with a-z and go on with a-z, 0-9 and _, so that `steps.{0}` can be written")]
-    StepId(String),
-    /// Two steps of one id.
-    #[error("there are two steps `{0}`; give one another id")]
-    DuplicateStep(String),
-    /// A step that is none or several kinds at once.
-    #[error("step `{id}` must have exactly one of `skill`, `approval`, `wait` and `workflow`; it has {found}")]
-    StepKind {
-        /// The step.
-        id: String,
-        /// How many it has.
-        found: usize,
-    },
-    /// A wait that is none or several kinds at once.
-    #[error("a wait must have exactly one of `for`, `until` and `event`; this has {0}")]
-    WaitKind(usize),
-    /// A field that means nothing for this kind of step.
-    #[error("`{field}` means nothing for a step with `{kind}`; remove it")]
-    Meaningless {
-        /// The field.
-        field: &'static str,
-        /// The kind.
-        kind: &'static str,
-    },
-    /// A step that does not exist.
-    #[error("there is no step `{name}`{}", nearest(.near))]
-    UnknownStep {
-        /// What was written.
-        name: String,
-        /// The most similar id.
-        near: Option<String>,
-    },
-    /// `steps` without a name behind it.
-    #[error("`steps` must be followed by a step's id, such as `steps.first.sku`, so that the order is known")]
-    StepsAsAWhole,
-    /// A variable that nothing sets here.
-    #[error("nothing is called `{name}` here; known are {}", .known.join(", "))]
-    UnknownVariable {
-        /// What was written.
-        name: String,
-        /// What may be used.
-        known: Vec<&'static str>,
-    },
-    /// Steps that wait for each other.
-    #[error("steps wait for each other: {}", .0.join(" -> "))]
-    Cycle(Vec<String>),
-    /// A number outside its limits.
-    #[error("{field} is {got}; allowed is {least} to {most}")]
-    OutOfRange {
-        /// The field.
-        field: &'static str,
-        /// What was written.
-        got: u64,
-        /// Least.
-        least: u64,
-        /// Most.
-        most: u64,
-    },
-    /// A constant where only a list makes sense.
-    #[error("foreach needs a list or an expression that gives one, such as \"${{steps.find.items}}\"")]
-    ForeachConstant,
-    /// A fixed point in time that is none.
-    #[error("`{0}` is no point in time; write RFC 3339 such as 2026-01-31T08:00:00Z")]
-    NotATime(String),
-}
-
-fn nearest(near: &Option<String>) -> String {
-    near.as_ref().map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
-}
-
 const TRIGGER_SCOPE: [&str; 1] = ["event"];
+const CONTEXT_SCOPE: [&str; 3] = ["event", "key", "run"];
 const STEP_SCOPE: [&str; 5] = ["event", "key", "run", "context", "steps"];
 const ITEM_SCOPE: [&str; 7] = ["event", "key", "run", "context", "steps", "item", "index"];
 const UNDO_SCOPE: [&str; 8] = ["event", "key", "run", "context", "steps", "item", "index", "output"];
@@ -120,20 +30,18 @@ const UNDO_SCOPE: [&str; 8] = ["event", "key", "run", "context", "steps", "item"
 /// Compiles a workflow, or says everything that is wrong with it.
 pub fn compile(document: &Document<Workflow>) -> Result<CompiledWorkflow, Vec<FieldError>> {
     let spec = &document.spec;
-    let mut compiler = Compiler { errors: Vec::new(), ids: &spec.steps };
+    let mut compiler = Compiler { fields: FieldCompiler::of_workflow(&spec.steps), written: &spec.steps };
     let trigger = spec.on.as_ref().map(|on| CompiledTrigger {
         event_type: on.event_type.clone(),
         source: on.source.clone(),
-        when: on.when.as_ref().and_then(|when| compiler.expr("/spec/on/when", when, &TRIGGER_SCOPE)),
+        when: on.when.as_ref().and_then(|when| compiler.fields.expr("/spec/on/when", when, &TRIGGER_SCOPE)),
     });
-    let key = spec.key.as_ref().and_then(|key| compiler.expr("/spec/key", key, &TRIGGER_SCOPE));
+    let key = spec.key.as_ref().and_then(|key| compiler.fields.expr("/spec/key", key, &TRIGGER_SCOPE));
     let outcome = compiler.outcome(spec);
+    compiler.context(spec);
     let steps = compiler.steps();
-    if !compiler.errors.is_empty() {
-        return Err(compiler.errors);
-    }
     let source = Json::of(&serde_json::to_value(spec).unwrap_or(Value::Null));
-    Ok(CompiledWorkflow {
+    let compiled = CompiledWorkflow {
         namespace: document.metadata.namespace.clone(),
         name: document.metadata.name.clone(),
         digest: digest(document, &source),
@@ -146,7 +54,8 @@ pub fn compile(document: &Document<Workflow>) -> Result<CompiledWorkflow, Vec<Fi
         timeout: spec.timeout.map(crate::Span::get),
         outcome,
         source,
-    })
+    };
+    compiler.fields.finish(Some(compiled))
 }
 
 fn digest(document: &Document<Workflow>, source: &Json) -> DefinitionDigest {
@@ -161,103 +70,60 @@ fn digest(document: &Document<Workflow>, source: &Json) -> DefinitionDigest {
 }
 
 struct Compiler<'a> {
-    errors: Vec<FieldError>,
-    ids: &'a [Step],
+    fields: FieldCompiler<'a>,
+    written: &'a [Step],
 }
 
 impl Compiler<'_> {
-    fn fail(&mut self, pointer: &str, error: impl Into<CompileError>) {
-        self.errors.push(FieldError { pointer: pointer.to_owned(), error: error.into() });
-    }
-
-    fn expr(&mut self, pointer: &str, source: &str, scope: &[&'static str]) -> Option<Expr> {
-        match Expr::compile(source) {
-            Ok(expr) => {
-                self.check_references(pointer, expr.references(), scope);
-                Some(expr)
-            }
-            Err(error) => {
-                self.fail(pointer, error);
-                None
-            }
-        }
-    }
-
-    fn template(&mut self, pointer: &str, source: &Value, scope: &[&'static str]) -> Option<Template> {
-        match Template::compile(source) {
-            Ok(template) => {
-                self.check_references(pointer, template.references(), scope);
-                Some(template)
-            }
-            Err(error) => {
-                self.fail(pointer, error);
-                None
-            }
-        }
-    }
-
-    fn text(&mut self, pointer: &str, source: &str, scope: &[&'static str]) -> Option<Template> {
-        self.template(pointer, &Value::String(source.to_owned()), scope)
-    }
-
-    fn check_references(&mut self, pointer: &str, references: &References, scope: &[&'static str]) {
-        for name in &references.variables {
-            if !scope.contains(&name.as_str()) {
-                self.fail(
-                    pointer,
-                    CompileError::UnknownVariable { name: name.clone(), known: scope.to_vec() },
-                );
-            }
-        }
-        if references.steps_as_a_whole && scope.contains(&"steps") {
-            self.fail(pointer, CompileError::StepsAsAWhole);
-        }
-        for step in &references.steps {
-            if scope.contains(&"steps") && !self.ids.iter().any(|known| known.id == *step) {
-                self.unknown_step(pointer, step);
-            }
-        }
-    }
-
-    fn unknown_step(&mut self, pointer: &str, name: &str) {
-        let near = similar(name, self.ids.iter().map(|step| step.id.as_str()));
-        self.fail(pointer, CompileError::UnknownStep { name: name.to_owned(), near });
-    }
-
     fn outcome(&mut self, spec: &Workflow) -> Option<CompiledOutcome> {
         let outcome = spec.outcome.as_ref()?;
-        let success = self.expr("/spec/outcome/success", &outcome.success, &["event", "run"])?;
+        let success = self.fields.expr("/spec/outcome/success", &outcome.success, &["event", "run"])?;
         let correlate = match &outcome.on.correlate {
-            Some(source) => Some(self.text("/spec/outcome/on/correlate", source, &["event", "key", "run"])?),
+            Some(source) => {
+                Some(self.fields.text("/spec/outcome/on/correlate", source, &["event", "key", "run"])?)
+            }
             None => None,
         };
         let event_type = outcome.on.event_type.clone();
         Some(CompiledOutcome { within: outcome.within.get(), event_type, correlate, success })
     }
 
+    fn context(&mut self, spec: &Workflow) {
+        for (at, query) in spec.context.iter().enumerate() {
+            let (field, source) = match query {
+                ContextQuery::Recall(recall) => ("recall/about", recall.about.as_ref()),
+                ContextQuery::Related(related) => ("related/from", Some(&related.from)),
+            };
+            if let Some(source) = source {
+                self.fields.text(&format!("/spec/context/{at}/{field}"), source, &CONTEXT_SCOPE);
+            }
+        }
+    }
+
     fn steps(&mut self) -> Vec<PlanStep> {
-        let written = self.ids;
+        let written = self.written;
         match written.len() {
-            0 => self.fail("/spec/steps", CompileError::NoSteps),
-            n if n > PLAN_STEPS_MAX => self.fail("/spec/steps", CompileError::TooManySteps(n)),
+            0 => self.fields.fail("/spec/steps", CompileError::NoSteps),
+            n if n > PLAN_STEPS_MAX => self.fields.fail("/spec/steps", CompileError::TooManySteps(n)),
             _ => {}
         }
         let mut index = BTreeMap::new();
         for (at, step) in written.iter().enumerate() {
             let pointer = format!("/spec/steps/{at}/id");
             if !is_step_id(&step.id) {
-                self.fail(&pointer, CompileError::StepId(step.id.clone()));
+                self.fields.fail(&pointer, CompileError::StepId(step.id.clone()));
             }
             if index.insert(step.id.as_str(), StepIndex(at as u32)).is_some() {
-                self.fail(&pointer, CompileError::DuplicateStep(step.id.clone()));
+                self.fields.fail(&pointer, CompileError::DuplicateStep(step.id.clone()));
             }
         }
         let mut steps: Vec<PlanStep> =
             written.iter().enumerate().filter_map(|(at, step)| self.step(at, step, &index)).collect();
-        if self.errors.is_empty() {
+        if self.fields.is_sound() {
             connect(&mut steps);
             if let Some(cycle) = find_cycle(&steps) {
-                self.fail("/spec/steps", CompileError::Cycle(cycle));
+                let names = cycle.iter().map(|at| steps[*at].id.to_string()).collect();
+                self.fields.fail(&format!("/spec/steps/{}", cycle[0]), CompileError::Cycle(names));
             }
         }
         steps
@@ -267,7 +133,10 @@ impl Compiler<'_> {
         let pointer = format!("/spec/steps/{at}");
         let scope: &[&'static str] = if step.foreach.is_some() { &ITEM_SCOPE } else { &STEP_SCOPE };
         let mut looks_at = References::default();
-        let when = step.when.as_ref().and_then(|when| self.expr(&format!("{pointer}/when"), when, &STEP_SCOPE));
+        let when = step
+            .when
+            .as_ref()
+            .and_then(|when| self.fields.expr(&format!("{pointer}/when"), when, &STEP_SCOPE));
         if let Some(when) = &when {
             looks_at.extend(when.references());
         }
@@ -279,8 +148,10 @@ impl Compiler<'_> {
         kind.iter().flat_map(templates).for_each(|template| looks_at.extend(template.references()));
         let compensate = self.compensate(&pointer, step);
         if let Some(compensate) = &compensate {
-            looks_at.extend(compensate.input.references());
-            looks_at.steps.remove(&step.id);
+            // What is undone is over by then, so looking at it is no cycle.
+            let mut undo = compensate.input.references().clone();
+            undo.steps.remove(&step.id);
+            looks_at.extend(&undo);
         }
         let retry = self.retry(&format!("{pointer}/retry"), step.retry.unwrap_or_default());
         let needs = self.needs(&pointer, step, &looks_at, index);
@@ -310,7 +181,7 @@ impl Compiler<'_> {
                 Some(found) => {
                     needs.insert(*found);
                 }
-                None => self.unknown_step(&format!("{pointer}/after/{at}"), name),
+                None => self.fields.unknown_step(&format!("{pointer}/after/{at}"), name),
             }
         }
         needs.extend(looks_at.steps.iter().filter_map(|name| index.get(name.as_str())));
@@ -320,21 +191,26 @@ impl Compiler<'_> {
     fn foreach(&mut self, pointer: &str, step: &Step) -> Option<Foreach> {
         let concurrency = step.concurrency.unwrap_or(FOREACH_CONCURRENCY_DEFAULT);
         if step.concurrency.is_some() && step.foreach.is_none() {
-            let error = CompileError::Meaningless { field: "concurrency", kind: "no foreach" };
-            self.fail(&format!("{pointer}/concurrency"), error);
+            let error = CompileError::Meaningless { field: "concurrency", kind: "no `foreach`" };
+            self.fields.fail(&format!("{pointer}/concurrency"), error);
         }
-        self.range(&format!("{pointer}/concurrency"), "concurrency", concurrency.into(), FOREACH_ITEMS_MAX as u64);
+        self.range(
+            &format!("{pointer}/concurrency"),
+            "concurrency",
+            concurrency.into(),
+            FOREACH_ITEMS_MAX as u64,
+        );
         let source = step.foreach.as_ref()?;
-        let over = self.template(&format!("{pointer}/foreach"), source, &STEP_SCOPE)?;
+        let over = self.fields.template(&format!("{pointer}/foreach"), source, &STEP_SCOPE)?;
         if over.constant().is_some() && !source.is_array() {
-            self.fail(&format!("{pointer}/foreach"), CompileError::ForeachConstant);
+            self.fields.fail(&format!("{pointer}/foreach"), CompileError::ForeachConstant);
         }
         Some(Foreach { over, concurrency })
     }
 
     fn range(&mut self, pointer: &str, field: &'static str, got: u64, most: u64) {
         if !(1..=most).contains(&got) {
-            self.fail(pointer, CompileError::OutOfRange { field, got, least: 1, most });
+            self.fields.fail(pointer, CompileError::OutOfRange { field, got, least: 1, most });
         }
     }
 
@@ -352,39 +228,46 @@ impl Compiler<'_> {
     fn compensate(&mut self, pointer: &str, step: &Step) -> Option<CompensateRule> {
         let written = step.compensate.as_ref()?;
         if step.skill.is_none() {
-            let error = CompileError::Meaningless { field: "compensate", kind: "no skill" };
-            self.fail(&format!("{pointer}/compensate"), error);
+            let error = CompileError::Meaningless { field: "compensate", kind: "no `skill`" };
+            self.fields.fail(&format!("{pointer}/compensate"), error);
         }
-        let input =
-            self.template(&format!("{pointer}/compensate/with"), &with(written.with.as_ref()), &UNDO_SCOPE)?;
+        let input = self.fields.template(
+            &format!("{pointer}/compensate/with"),
+            &with(written.with.as_ref()),
+            &UNDO_SCOPE,
+        )?;
         Some(CompensateRule { skill: Arc::from(written.skill.as_str()), input })
     }
 
     fn kind(&mut self, pointer: &str, step: &Step, scope: &[&'static str]) -> Option<StepKind> {
-        let found = [step.skill.is_some(), step.approval.is_some(), step.wait.is_some(), step.workflow.is_some()]
-            .into_iter()
-            .filter(|is| *is)
-            .count();
+        let found =
+            [step.skill.is_some(), step.approval.is_some(), step.wait.is_some(), step.workflow.is_some()]
+                .into_iter()
+                .filter(|is| *is)
+                .count();
         if found != 1 {
-            self.fail(pointer, CompileError::StepKind { id: step.id.clone(), found });
+            self.fields.fail(pointer, CompileError::StepKind { id: step.id.clone(), found });
             return None;
         }
         let input_pointer = format!("{pointer}/with");
         if let Some(skill) = &step.skill {
-            let input = self.template(&input_pointer, &with(step.with.as_ref()), scope)?;
+            let input = self.fields.template(&input_pointer, &with(step.with.as_ref()), scope)?;
             return Some(StepKind::Task { skill: Arc::from(skill.as_str()), input });
         }
         if let Some(workflow) = &step.workflow {
-            let input = self.template(&input_pointer, &with(step.with.as_ref()), scope)?;
+            let input = self.fields.template(&input_pointer, &with(step.with.as_ref()), scope)?;
             return Some(StepKind::Subworkflow { workflow: workflow.clone(), input });
         }
         if step.with.is_some() {
-            self.fail(&input_pointer, CompileError::Meaningless { field: "with", kind: "approval or wait" });
+            self.fields.fail(
+                &input_pointer,
+                CompileError::Meaningless { field: "with", kind: "`approval` or `wait`" },
+            );
         }
         if let Some(approval) = &step.approval {
-            let ask = self.text(&format!("{pointer}/approval/ask"), &approval.ask, scope)?;
+            let ask = self.fields.text(&format!("{pointer}/approval/ask"), &approval.ask, scope)?;
             let show = approval.show.clone().unwrap_or(Value::Null);
-            let show = self.template(&format!("{pointer}/approval/show"), &show, scope)?;
+            let show = self.fields.template(&format!("{pointer}/approval/show"), &show, scope)?;
             let expires = approval.expires.map_or(APPROVAL_EXPIRES_DEFAULT, crate::Span::get);
             return Some(StepKind::Approval { ask, show, expires, on_expire: approval.on_expire });
         }
@@ -395,23 +278,25 @@ impl Compiler<'_> {
         match (wait.span, &wait.until, &wait.event) {
             (Some(span), None, None) => Some(StepKind::Sleep { span: span.get() }),
             (None, Some(until), None) => {
-                let at = self.text(&format!("{pointer}/until"), until, scope)?;
+                let at = self.fields.text(&format!("{pointer}/until"), until, scope)?;
                 if at.constant().is_some() && Timestamp::from_rfc3339(until).is_none() {
-                    self.fail(&format!("{pointer}/until"), CompileError::NotATime(until.clone()));
+                    self.fields.fail(&format!("{pointer}/until"), CompileError::NotATime(until.clone()));
                 }
                 Some(StepKind::Until { at })
             }
             (None, None, Some(event)) => {
-                let correlate = self.text(&format!("{pointer}/event/correlate"), &event.correlate, scope)?;
+                let correlate =
+                    self.fields.text(&format!("{pointer}/event/correlate"), &event.correlate, scope)?;
                 let by = match &event.by {
-                    Some(by) => Some(self.expr(&format!("{pointer}/event/by"), by, &TRIGGER_SCOPE)?),
+                    Some(by) => Some(self.fields.expr(&format!("{pointer}/event/by"), by, &TRIGGER_SCOPE)?),
                     None => None,
                 };
                 Some(StepKind::Event { event_type: Arc::from(event.event_type.as_str()), correlate, by })
             }
             (span, until, event) => {
-                let found = usize::from(span.is_some()) + usize::from(until.is_some()) + usize::from(event.is_some());
-                self.fail(pointer, CompileError::WaitKind(found));
+                let found =
+                    usize::from(span.is_some()) + usize::from(until.is_some()) + usize::from(event.is_some());
+                self.fields.fail(pointer, CompileError::WaitKind(found));
                 None
             }
         }
@@ -451,7 +336,7 @@ fn connect(steps: &mut [PlanStep]) {
 }
 
 /// Kahn's algorithm; what is left over lies on or behind a cycle.
-fn find_cycle(steps: &[PlanStep]) -> Option<Vec<String>> {
+fn find_cycle(steps: &[PlanStep]) -> Option<Vec<usize>> {
     let mut missing: Vec<usize> = steps.iter().map(|step| step.needs.len()).collect();
     let mut free: Vec<usize> = (0..steps.len()).filter(|at| missing[*at] == 0).collect();
     while let Some(at) = free.pop() {
@@ -468,34 +353,9 @@ fn find_cycle(steps: &[PlanStep]) -> Option<Vec<String>> {
     loop {
         if let Some(from) = path.iter().position(|seen| *seen == at) {
             path.push(at);
-            return Some(path[from..].iter().map(|at: &usize| steps[*at].id.to_string()).collect());
+            return Some(path.split_off(from));
         }
         path.push(at);
         at = steps[at].needs.iter().map(|need| need.0 as usize).find(|need| missing[*need] > 0)?;
     }
-}
-
-/// The most similar known name, if one is similar enough to be meant.
-pub(crate) fn similar<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known
-        .map(|name| (edits(wanted, name), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len().max(wanted.len()) / 4)
-        .min()
-        .map(|(_, name)| name.to_owned())
-}
-
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
