@@ -88,7 +88,7 @@ pub enum AppendError {
     /// An earlier append of this shard failed; acquire it again.
     #[error("shard is closed after a failed append")]
     Poisoned,
-    /// `first` is not the next place: a bug of the caller.
+    /// `first` is not the next place, or a checkpoint or trim reaches beyond what it may: a bug of the caller.
     #[error("append starts at {got}, the next place is {expected}")]
     OutOfOrder {
         /// The next place.
@@ -146,11 +146,14 @@ pub trait Journal: Send + Sync + 'static {
     /// The highest epoch that ever acquired the shard; the next owner takes a larger one.
     fn epoch(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, ReadError>>;
 
-    /// Makes `epoch` the owner of the shard, durably, and heals a failed append.
+    /// Makes `epoch` the owner of the shard, durably, and heals a failed append. The epoch that holds the shard
+    /// may acquire it again; an earlier one is `Fenced`. After a restart every shard must be acquired before it is
+    /// written.
     fn acquire(&self, shard: ShardId, epoch: Epoch) -> BoxFuture<'_, Result<Acquired, AcquireError>>;
 
     /// Queues a batch and returns at once; `done` is called when it is durable. Appends of a shard are done
-    /// in the order of the calls; several may be under way. The caller bounds how many.
+    /// in the order of the calls; several may be under way. The caller bounds how many. Only a refusal (no room in the
+    /// queue, or what follows one) may be answered before appends that were called earlier.
     fn append(&self, batch: Batch, done: AppendDone);
 
     /// All records of a shard after `after`, in order.
@@ -159,7 +162,8 @@ pub trait Journal: Send + Sync + 'static {
     /// The records of one run that were not trimmed, in order, read by index.
     fn history(&self, run: RunId) -> BoxFuture<'_, Result<Vec<Placed>, ReadError>>;
 
-    /// Stores what changed since the last checkpoint; it now covers all records up to `through`.
+    /// Stores what changed since the last checkpoint; it now covers all records up to `through`. One that goes back, or
+    /// beyond what is durable, is `OutOfOrder`. A failed checkpoint or trim does not close the shard.
     fn checkpoint(
         &self,
         shard: ShardId,
@@ -171,6 +175,7 @@ pub trait Journal: Send + Sync + 'static {
     /// The runs of the last checkpoint, each once, in the order of their ids.
     fn images(&self, shard: ShardId) -> BoxStream<'_, Result<RunImage, ReadError>>;
 
-    /// Lets go of records up to `through`, which a checkpoint must cover. May keep more than it is asked to.
+    /// Lets go of records up to `through`, which a checkpoint must cover (else `OutOfOrder`). May keep more than it is
+    /// asked to.
     fn trim(&self, shard: ShardId, epoch: Epoch, through: Seq) -> BoxFuture<'_, Result<(), AppendError>>;
 }

@@ -1,0 +1,66 @@
+//! The ledger contract against SQLite: with its threads and inline, on files, and in memory.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kapell_ledger::Ledger;
+use kapell_ledger_sqlite::{Mode, SqliteLedger};
+use kapell_tests_contract::ledger::{LedgerStore, Stop};
+use kapell_tests_contract::ledger_contract;
+use tempfile::TempDir;
+
+struct Files {
+    dir: TempDir,
+    mode: Mode,
+    lives: u32,
+}
+
+impl Files {
+    fn new(mode: Mode) -> Files {
+        Files { dir: tempfile::tempdir().unwrap(), mode, lives: 0 }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(format!("ledger-{}.sqlite", self.lives))
+    }
+}
+
+impl LedgerStore for Files {
+    fn open(&mut self) -> Arc<dyn Ledger> {
+        Arc::new(SqliteLedger::open(&self.path(), self.mode).unwrap())
+    }
+
+    /// A crash is played by going on from a copy of what is in the files while the ledger is still open: what a killed
+    /// process leaves. The shared memory file is not copied, as it would not survive a restart of the machine.
+    fn reopen(&mut self, open: Arc<dyn Ledger>, how: Stop) -> Arc<dyn Ledger> {
+        match how {
+            Stop::Clean => {}
+            Stop::Crash => {
+                let left = self.path();
+                self.lives += 1;
+                for part in ["", "-wal"] {
+                    let named = |path: &PathBuf| PathBuf::from(format!("{}{part}", path.display()));
+                    std::fs::copy(named(&left), named(&self.path())).unwrap();
+                }
+            }
+        }
+        drop(open);
+        self.open()
+    }
+}
+
+/// Nothing to stop: it lives as long as whoever simulates.
+struct Memory;
+
+impl LedgerStore for Memory {
+    fn open(&mut self) -> Arc<dyn Ledger> {
+        Arc::new(SqliteLedger::in_memory().unwrap())
+    }
+
+    fn reopen(&mut self, open: Arc<dyn Ledger>, _how: Stop) -> Arc<dyn Ledger> {
+        open
+    }
+}
+
+ledger_contract!(sqlite_with_threads, || Files::new(Mode::Thread));
+ledger_contract!(sqlite_inline, || Files::new(Mode::Inline));
+ledger_contract!(sqlite_in_memory, || Memory);
