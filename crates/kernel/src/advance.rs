@@ -2,6 +2,7 @@
 //!
 //! Owns: the next entries of a run that nobody has to ask for. Never: changes the run. Called until it gives none.
 mod begin;
+mod signals;
 mod undo;
 
 use kapell_model::plan::StepIndex;
@@ -9,6 +10,7 @@ use kapell_model::{Json, Timestamp};
 use serde_json::{Map, Value};
 
 pub(crate) use begin::again;
+pub(crate) use signals::listener;
 
 use crate::Context;
 use crate::decide::wind_up;
@@ -32,9 +34,8 @@ fn running(run: &Run, at: Timestamp, context: &Context<'_>) -> Vec<Entry> {
     if let Some(failed) = run.failed {
         return vec![fail(run, failed)];
     }
-    let heard = begin::hear_signals(run);
-    if run.paused || !heard.is_empty() {
-        return heard;
+    if run.paused {
+        return vec![];
     }
     let mut entries: Vec<Entry> =
         run.cleared.iter().flat_map(|unit| begin::cleared(run, at, *unit, context)).collect();
@@ -42,6 +43,7 @@ fn running(run: &Run, at: Timestamp, context: &Context<'_>) -> Vec<Entry> {
     for step in &run.fans {
         entries.extend(fan(run, at, *step, context));
     }
+    entries.extend(signals::answer(run, &entries));
     if entries.is_empty() && run.active == 0 && run.steps_over as usize == run.plan.steps.len() {
         entries.push(end(run, at, Ending::Completed { output: output_of(run) }));
     }
@@ -59,7 +61,9 @@ fn fail(run: &Run, failed: UnitId) -> Entry {
 
 /// Items that may begin now, or the join once all are done.
 fn fan(run: &Run, at: Timestamp, step: StepIndex, context: &Context<'_>) -> Vec<Entry> {
-    let (Some(StepState::Fan(fan)), Some(plan)) = (run.step(step), run.plan_step(step)) else { return vec![] };
+    let (Some(StepState::Fan(fan)), Some(plan)) = (run.step(step), run.plan_step(step)) else {
+        return vec![];
+    };
     if fan.output.is_some() {
         return vec![];
     }

@@ -4,6 +4,7 @@
 mod approval;
 mod call;
 mod child;
+mod plan;
 mod task;
 
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use kapell_model::limits::PAYLOAD_BYTES_MAX;
 use kapell_model::{Json, Timestamp};
 
 use crate::Context;
-use crate::advance::again;
-use crate::command::{CancelMode, Command, PlanSource};
+use crate::advance::{again, listener};
+use crate::command::{CancelMode, Command};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Failure, Rejected, TaskError};
 use crate::order::{OrderKey, TimerKey};
 use crate::run::{Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
 use crate::scope;
-use crate::unit::{Attempt, Status, Unit, UnitId};
+use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
 type Decided = Result<Vec<Entry>, Rejected>;
 
@@ -39,11 +40,13 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
                 deadline,
             })
         }
-        Command::AdoptPlan { source, reasons } => adopt_plan(run, source, reasons),
+        Command::AdoptPlan { source, reasons } => plan::adopt(run, source, reasons),
         Command::GiveVerdict { unit, attempt, verdict, reasons } => {
             approval::verdict(run, at, (unit, attempt), verdict, reasons)
         }
-        Command::FinishTask { unit, attempt, result } => task::finish(run, at, (unit, attempt), result, context),
+        Command::FinishTask { unit, attempt, result } => {
+            task::finish(run, at, (unit, attempt), result, context)
+        }
         Command::SaveCheckpoint { unit, attempt, position, data } => {
             task::checkpoint(run, (unit, attempt), position, data)
         }
@@ -52,7 +55,9 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
             call::intend(run, at, (unit, attempt), wanted, context)
         }
         Command::FinishCall { unit, no, attempt, outcome } => call::finish(run, (unit, no, attempt), outcome),
-        Command::SettleCall { unit, no, attempt, verdict } => call::settle(run, at, (unit, no, attempt), verdict),
+        Command::SettleCall { unit, no, attempt, verdict } => {
+            call::settle(run, at, (unit, no, attempt), verdict)
+        }
         Command::DecideApproval { key, answer } => approval::decide(run, key, answer, context),
         Command::FireTimer(key) => fire(run, at, key, context),
         Command::DeliverEvent { unit, attempt, event } => deliver(run, unit, attempt, event),
@@ -110,27 +115,10 @@ fn fits(what: &'static str, value: &Json) -> Result<(), Rejected> {
     if bytes > most { Err(Rejected::TooLarge { what, bytes, most }) } else { Ok(()) }
 }
 
-fn adopt_plan(run: &Run, source: PlanSource, reasons: Vec<Arc<str>>) -> Decided {
-    match (&run.phase, &source) {
-        (Phase::Planning, _) => {}
-        (Phase::Running, PlanSource::Made(plan)) => {
-            for (step, _) in &run.steps {
-                if plan.step(*step) != run.plan.step(*step) {
-                    let changed = run.plan.step(*step).map_or_else(String::new, |step| step.id.to_string());
-                    return Err(Rejected::PlanChangesHistory(changed));
-                }
-            }
-        }
-        (Phase::Queued | Phase::Gathering | Phase::Running | Phase::WindingUp { .. } | Phase::Ended(_), _) => {
-            return Err(Rejected::Stale(OrderKey::Plan));
-        }
-    }
-    Ok(vec![Entry::PlanMade { source, reasons }])
-}
-
 fn fire(run: &Run, at: Timestamp, key: TimerKey, context: &Context<'_>) -> Decided {
     let stale = || Rejected::Stale(OrderKey::Timer(key));
-    let status = |unit, attempt| at_attempt(run, unit, attempt, OrderKey::Timer(key)).map(|unit| &unit.status);
+    let status =
+        |unit, attempt| at_attempt(run, unit, attempt, OrderKey::Timer(key)).map(|unit| &unit.status);
     match key {
         TimerKey::Attempt(unit, attempt) => {
             let Status::Working { deadline } = status(unit, attempt)? else { return Err(stale()) };
@@ -148,7 +136,9 @@ fn fire(run: &Run, at: Timestamp, key: TimerKey, context: &Context<'_>) -> Decid
             Ok(vec![Entry::UnitDone { unit, output: Json::null() }])
         }
         TimerKey::Wait(unit, attempt) => {
-            let Status::Listening { until: Some(until), .. } = status(unit, attempt)? else { return Err(stale()) };
+            let Status::Listening { until: Some(until), .. } = status(unit, attempt)? else {
+                return Err(stale());
+            };
             due(*until, at, stale)?;
             let error = TaskError::new(ErrorClass::Timeout, "the event did not arrive in time");
             Ok(task::given_up(unit, attempt, error))
@@ -201,6 +191,15 @@ fn deliver(run: &Run, unit: UnitId, attempt: Attempt, event: Json) -> Decided {
 fn signal(run: &Run, event: Json) -> Decided {
     alive(run)?;
     fits("the event", &event)?;
+    if let Some(unit) = listener(run, &event) {
+        let position = run.signals.len() as u32;
+        let output = event.clone();
+        return Ok(vec![
+            Entry::SignalReceived { event },
+            Entry::SignalTaken { position },
+            Entry::UnitDone { unit, output },
+        ]);
+    }
     if run.signals.len() >= SIGNALS_MAX {
         return Err(Rejected::TooMany { what: "unread signals", most: SIGNALS_MAX });
     }
@@ -209,6 +208,7 @@ fn signal(run: &Run, event: Json) -> Decided {
 
 fn bind_outcome(run: &Run, event: Json) -> Decided {
     let stale = Rejected::Stale(OrderKey::Outcome);
+    fits("the event", &event)?;
     let Some(OutcomeState::Open { .. }) = run.ended().map(|ended| &ended.outcome) else { return Err(stale) };
     let Some(rule) = &run.workflow().outcome else { return Err(stale) };
     let mut seen = kapell_model::expr::scope_of("event", &event);
@@ -223,11 +223,17 @@ fn bind_outcome(run: &Run, event: Json) -> Decided {
 
 fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
     match run.ended() {
-        Some(Ended { ending: Ending::Failed(_), undone: false, .. }) => {
+        Some(Ended { ending: Ending::Failed(_), .. }) => {
+            // What was undone, if only in part, is gone: the steps that built on it cannot go on from there.
+            let undid = |(id, unit): (UnitId, &Unit)| {
+                id.side == Side::Undo && (unit.output().is_some() || unit.took_effect())
+            };
+            if run.units().any(undid) {
+                return Err(Rejected::Compensated);
+            }
             let deadline = run.workflow().timeout.map(|span| at.after(span));
             Ok(vec![Entry::RunRetried { by, deadline }])
         }
-        Some(Ended { ending: Ending::Failed(_), undone: true, .. }) => Err(Rejected::Compensated),
         Some(_) | None => Err(Rejected::RunNotFailed),
     }
 }

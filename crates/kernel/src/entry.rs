@@ -34,7 +34,9 @@ pub struct Accepted {
 
 impl PartialEq for Accepted {
     fn eq(&self, other: &Accepted) -> bool {
-        let known = |a: &Accepted| (a.workflow.digest, a.key.clone(), a.event.clone(), a.parent, a.nesting, a.queued, a.at);
+        let known = |a: &Accepted| {
+            (a.workflow.digest, a.key.clone(), a.event.clone(), a.parent, a.nesting, a.queued, a.at)
+        };
         known(self) == known(other)
     }
 }

@@ -113,12 +113,18 @@ impl TaskError {
     /// Keeps at most [`ERROR_BYTES_MAX`] of the message.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> TaskError {
-        let mut message = message.into();
+        TaskError { class, message: message.into(), retry_after: None }.cut()
+    }
+
+    /// With at most [`ERROR_BYTES_MAX`] of the message.
+    #[must_use]
+    pub(crate) fn cut(mut self) -> TaskError {
+        let message = &mut self.message;
         if message.len() > ERROR_BYTES_MAX {
             let cut = (0..=ERROR_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
             message.truncate(cut);
         }
-        TaskError { class, message, retry_after: None }
+        self
     }
 }
 
@@ -172,7 +178,9 @@ pub enum Rejected {
         most: usize,
     },
     /// An agent called a tool under a number under which it called another before.
-    #[error("call {number} was {before} before and is {now} now; an agent must number its calls alike in every attempt")]
+    #[error(
+        "call {number} was {before} before and is {now} now; an agent must number its calls alike in every attempt"
+    )]
     CallDiverged {
         /// The number.
         number: u32,
@@ -181,8 +189,10 @@ pub enum Rejected {
         /// What is called now.
         now: String,
     },
-    /// The specialist may not call the tool.
-    #[error("the specialist has no mandate for `{tool}`; list it under spec.tools")]
+    /// The specialist may not call the tool, or not in work that is said to do less to the world.
+    #[error(
+        "no mandate for `{tool}`: list it under spec.tools, and give the skill an effect as strong as the tool's"
+    )]
     NoMandate {
         /// The tool.
         tool: String,
@@ -190,6 +200,12 @@ pub enum Rejected {
     /// The plan changes steps that have begun.
     #[error("a repaired plan must keep every step that has begun; it changes `{0}`")]
     PlanChangesHistory(String),
+    /// The plan would leave the run stuck.
+    #[error("the plan is not sound: {0}")]
+    UnsoundPlan(String),
+    /// A person's result does not fit what the skill gives; the question stays open.
+    #[error("the result does not fit the skill's schema: {0}")]
+    UnfitResult(String),
     /// Too many of something.
     #[error("the run has {most} {what} already")]
     TooMany {

@@ -5,19 +5,17 @@
 mod steps;
 mod unit;
 
-use std::collections::BTreeSet;
-
-use kapell_model::plan::StepIndex;
 use kapell_model::{Json, RunId};
 
 use crate::command::PlanSource;
 use crate::entry::{Accepted, Entry};
 use crate::order::{ApprovalKey, Order, OrderKey};
-use crate::outstanding::{outstanding, run_orders, unit_orders};
+use crate::outstanding::{call_order, outstanding, run_orders, unit_orders};
 use crate::run::{Ended, OutcomeState, Phase, Run, StepState};
-use crate::unit::{Status, UnitId};
+use crate::unit::{CallNo, Side, Unit, UnitId};
 
-/// What an entry made outstanding, and what it made obsolete.
+/// What an entry made outstanding, and what it made obsolete. Whoever follows it takes away what was closed first:
+/// an order that changed is closed and opened under the same key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// To be driven from now on.
@@ -30,7 +28,8 @@ impl Delta {
     /// Adds what happened next: an order that was opened and closed in between is neither.
     pub fn then(&mut self, next: Delta) {
         for key in next.closed {
-            match self.opened.iter().position(|order| order.key() == key) {
+            // What was opened and closed within one command was opened a moment ago.
+            match self.opened.iter().rposition(|order| order.key() == key) {
                 Some(at) => {
                     self.opened.remove(at);
                 }
@@ -41,11 +40,21 @@ impl Delta {
     }
 
     fn between(before: Vec<Order>, after: Vec<Order>) -> Delta {
-        let missing = |list: &[Order], order: &Order| !list.iter().any(|other| other.is_same(order));
-        let closed = before.iter().filter(|order| missing(&after, order)).map(Order::key).collect();
-        let opened = after.into_iter().filter(|order| missing(&before, order)).collect();
+        let (was, is) = (by_key(&before), by_key(&after));
+        let missing = |list: &[(OrderKey, &Order)], order: &Order| {
+            let found = list.binary_search_by_key(&order.key(), |(key, _)| *key);
+            !found.is_ok_and(|at| list[at].1.is_same(order))
+        };
+        let closed = before.iter().filter(|order| missing(&is, order)).map(Order::key).collect();
+        let opened = after.iter().filter(|order| missing(&was, order)).cloned().collect();
         Delta { opened, closed }
     }
+}
+
+fn by_key(orders: &[Order]) -> Vec<(OrderKey, &Order)> {
+    let mut sorted: Vec<_> = orders.iter().map(|order| (order.key(), order)).collect();
+    sorted.sort_unstable_by_key(|(key, _)| *key);
+    sorted
 }
 
 /// The run that an acceptance begins, and what it is waiting for.
@@ -66,7 +75,9 @@ pub fn accept(id: RunId, accepted: Accepted) -> (Run, Delta) {
         fans: Vec::new(),
         cleared: Vec::new(),
         failed: None,
+        planned: false,
         active: 0,
+        undoing: 0,
         steps_over: 0,
         signals: Vec::new(),
         deadline: None,
@@ -80,16 +91,18 @@ pub fn accept(id: RunId, accepted: Accepted) -> (Run, Delta) {
 pub fn evolve(run: &mut Run, entry: &Entry) -> Delta {
     match touched(entry) {
         Touched::Unit(id) => {
-            let before = (run_orders(run), orders_of(run, id));
-            let was_active = run.unit(id).is_some_and(crate::unit::Unit::is_active);
-            unit::apply(run, id, entry);
-            let is_active = run.unit(id).is_some_and(crate::unit::Unit::is_active);
-            run.active = run.active + u32::from(is_active) - u32::from(was_active);
-            let mut delta = Delta::between(before.0, run_orders(run));
-            let units = Delta::between(before.1, orders_of(run, id));
-            delta.opened.extend(units.opened);
-            delta.closed.extend(units.closed);
-            delta
+            let before = orders_of(run, id);
+            change(run, id, entry);
+            Delta::between(before, orders_of(run, id))
+        }
+        Touched::Call(id, no) => {
+            let before = order_of_call(run, id, no);
+            change(run, id, entry);
+            Delta::between(before, order_of_call(run, id, no))
+        }
+        Touched::Kept(id) => {
+            change(run, id, entry);
+            Delta::default()
         }
         Touched::Run => {
             let before = run_orders(run);
@@ -99,15 +112,31 @@ pub fn evolve(run: &mut Run, entry: &Entry) -> Delta {
         Touched::Everything => {
             let before = outstanding(run);
             apply(run, entry);
-            run.active = run.units().filter(|(_, unit)| unit.is_active()).count() as u32;
+            steps::count_active(run);
             Delta::between(before, outstanding(run))
         }
     }
 }
 
+/// Applies an entry about one unit and keeps count of the active ones.
+fn change(run: &mut Run, id: UnitId, entry: &Entry) {
+    let was_active = run.unit(id).is_some_and(Unit::is_active);
+    unit::apply(run, id, entry);
+    let is_active = run.unit(id).is_some_and(Unit::is_active);
+    let counted = |count: u32| count + u32::from(is_active) - u32::from(was_active);
+    run.active = counted(run.active);
+    if id.side == Side::Undo {
+        run.undoing = counted(run.undoing);
+    }
+}
+
 enum Touched {
-    /// Orders of the run and of one unit may change.
+    /// Orders of one unit may change.
     Unit(UnitId),
+    /// The order of one call may change; an agent makes thousands of them.
+    Call(UnitId, CallNo),
+    /// Something is kept for one unit; no order changes.
+    Kept(UnitId),
     /// Orders of the run may change.
     Run,
     /// Any order may change.
@@ -120,19 +149,18 @@ fn touched(entry: &Entry) -> Touched {
         | Entry::Judged { unit, .. }
         | Entry::ApprovalAsked { unit, .. }
         | Entry::TaskDispatched { unit, .. }
-        | Entry::CheckpointSaved { unit, .. }
-        | Entry::CallIntended { unit, .. }
-        | Entry::CallFinished { unit, .. }
-        | Entry::CallSettled { unit, .. }
         | Entry::UnitDone { unit, .. }
         | Entry::AttemptFailed { unit, .. }
         | Entry::SleepBegan { unit, .. }
         | Entry::WaitBegan { unit, .. }
         | Entry::ChildBegan { unit, .. }
         | Entry::UnitSettled { unit } => Touched::Unit(*unit),
-        Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..), .. } => {
-            Touched::Unit(*unit)
-        }
+        Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _), .. } => Touched::Unit(*unit),
+        Entry::CallIntended { unit, no, .. }
+        | Entry::CallFinished { unit, no, .. }
+        | Entry::CallSettled { unit, no, .. }
+        | Entry::ApprovalDecided { key: ApprovalKey::Call(unit, no, _), .. } => Touched::Call(*unit, *no),
+        Entry::CheckpointSaved { unit, .. } => Touched::Kept(*unit),
         Entry::TurnTaken
         | Entry::ContextGathered { .. }
         | Entry::StepSkipped { .. }
@@ -160,6 +188,10 @@ fn orders_of(run: &Run, id: UnitId) -> Vec<Order> {
     orders
 }
 
+fn order_of_call(run: &Run, id: UnitId, no: CallNo) -> Vec<Order> {
+    run.unit(id).and_then(|unit| unit.call(no)).and_then(|call| call_order(id, call)).into_iter().collect()
+}
+
 /// table: one line for each entry that is about the run as a whole.
 fn apply(run: &mut Run, entry: &Entry) {
     match entry {
@@ -173,6 +205,7 @@ fn apply(run: &mut Run, entry: &Entry) {
             if let PlanSource::Made(plan) = source {
                 run.plan = plan.clone();
             }
+            run.planned = true;
             run.phase = Phase::Running;
             steps::index(run);
         }
@@ -207,7 +240,7 @@ fn apply(run: &mut Run, entry: &Entry) {
             }
         }
         Entry::RunRetried { deadline, .. } => {
-            run.phase = Phase::Running;
+            run.phase = if run.planned { Phase::Running } else { Phase::Planning };
             run.deadline = *deadline;
             steps::reopen(run);
         }
@@ -236,7 +269,8 @@ fn end(
     at: kapell_model::Timestamp,
     outcome: Option<(std::sync::Arc<str>, kapell_model::Timestamp)>,
 ) {
-    let undone = run.units().any(|(id, unit)| id.side == crate::unit::Side::Undo && unit.output().is_some());
+    let undos = || run.units().filter(|(id, _)| id.side == Side::Undo);
+    let undone = undos().next().is_some() && undos().all(|(_, unit)| unit.output().is_some());
     let outcome = match outcome {
         Some((correlation, until)) => OutcomeState::Open { correlation, until },
         None => OutcomeState::Settled(None),
@@ -244,21 +278,4 @@ fn end(
     let parent_waits = run.accepted.parent.is_some();
     run.paused = false;
     run.phase = Phase::Ended(Box::new(Ended { ending: ending.clone(), at, parent_waits, outcome, undone }));
-}
-
-/// Steps that cannot be reached from a set of positions more than once.
-pub(crate) fn sorted_insert(list: &mut Vec<StepIndex>, step: StepIndex) {
-    if let Err(at) = list.binary_search(&step) {
-        list.insert(at, step);
-    }
-}
-
-/// Whether a status says that the unit may be tried again when its run is retried.
-fn may_be_reopened(status: &Status) -> bool {
-    matches!(status, Status::Failed(_) | Status::Canceled)
-}
-
-/// The steps that are over, for counting anew.
-fn over_steps(run: &Run) -> BTreeSet<StepIndex> {
-    run.steps.iter().filter(|(_, state)| steps::is_over(state)).map(|(step, _)| *step).collect()
 }

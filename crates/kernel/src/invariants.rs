@@ -1,7 +1,7 @@
 //! The promises about one run, as code that tests and debug builds share.
 use crate::outstanding::outstanding;
-use crate::run::{Phase, Run, StepState};
-use crate::unit::{Side, Status};
+use crate::run::{Fan, Forward, Phase, Run, StepState};
+use crate::unit::{Side, Status, Unit};
 
 /// Why a run is in a state that must not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,12 @@ pub enum Broken {
         /// What the counter says.
         kept: u32,
     },
+    /// An item that waits lies before where the next one is looked for.
+    #[error("an item of a fan-out is overlooked")]
+    Overlooked,
+    /// Steps are undone though the run goes on.
+    #[error("steps are undone while the run goes on")]
+    UndoesWhileRunning,
     /// A run ended with work left.
     #[error("the run has ended with {0} active units")]
     EndedActive(u32),
@@ -39,33 +45,45 @@ pub fn check(run: &Run) -> Result<(), Broken> {
     if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Broken::Twice(format!("{:?}", pair[0])));
     }
-    let active = run.units().filter(|(_, unit)| unit.is_active()).count() as u32;
-    same("the number of active units", active, run.active)?;
-    if !live && active > 0 {
-        return Err(Broken::EndedActive(active));
+    let active = |side| run.units().filter(|(id, unit)| id.side == side && unit.is_active()).count() as u32;
+    let (forward, undoing) = (active(Side::Forward), active(Side::Undo));
+    same("the number of active units", forward + undoing, run.active)?;
+    same("the number of active units that undo", undoing, run.undoing)?;
+    if !live && run.active > 0 {
+        return Err(Broken::EndedActive(run.active));
     }
     for (_, state) in &run.steps {
-        if let StepState::Fan(fan) = state {
-            let working = |status: &Status| {
-                !matches!(
-                    status,
-                    Status::Waiting | Status::Done(_) | Status::Failed(_) | Status::Canceled | Status::Skipped
-                )
-            };
-            let active = fan.units.iter().filter(|one| working(&one.unit.status)).count() as u32;
-            same("the number of working items", active, fan.active)?;
-            let done = fan.units.iter().filter(|one| one.unit.output().is_some()).count() as u32;
-            same("the number of items that are done", done, fan.done)?;
+        match state {
+            StepState::Fan(fan) => check_fan(fan)?,
+            StepState::One(_) | StepState::Skipped => {}
         }
     }
-    if let Phase::Running = run.phase {
-        for (id, unit) in run.units() {
-            if id.side == Side::Undo && !unit.is_over() {
-                return Err(Broken::Twice(format!("{id:?} undoes while the run goes on")));
-            }
-        }
+    if let Phase::Running = run.phase
+        && undoing > 0
+    {
+        return Err(Broken::UndoesWhileRunning);
     }
     Ok(())
+}
+
+fn check_fan(fan: &Fan) -> Result<(), Broken> {
+    let count = |counts: fn(&Forward) -> bool| fan.units.iter().filter(|one| counts(one)).count() as u32;
+    let of_undo = count(|one| one.undo.as_ref().is_some_and(is_working));
+    same("the number of working items", count(|one| is_working(&one.unit)), fan.active)?;
+    same("the number of items that are done", count(|one| one.unit.output().is_some()), fan.done)?;
+    same("the number of items to undo", count(Forward::awaits_undo), fan.to_undo)?;
+    same("the number of items being undone", of_undo, fan.undoing)?;
+    let first =
+        |waits: fn(&Forward) -> bool| fan.units.iter().position(waits).unwrap_or(fan.units.len()) as u32;
+    let (next, undo_next) = (first(|one| one.unit.status == Status::Waiting), first(Forward::undo_may_begin));
+    if fan.next > next || fan.undo_next > undo_next && fan.undoing > 0 {
+        return Err(Broken::Overlooked);
+    }
+    Ok(())
+}
+
+fn is_working(unit: &Unit) -> bool {
+    unit.status != Status::Waiting && !unit.is_over()
 }
 
 fn same(what: &'static str, counted: u32, kept: u32) -> Result<(), Broken> {

@@ -59,7 +59,8 @@ enum Ruling {
 }
 
 fn apply(policy: &CompiledPolicy, rule: &CompiledRule, seen: &Scope) -> Ruling {
-    let because = |what: &str| -> Arc<str> { format!("policy `{}`: {}{what}", policy.name, rule.reason).into() };
+    let because =
+        |what: &str| -> Arc<str> { format!("policy `{}`: {}{what}", policy.name, rule.reason).into() };
     let holds = match rule.when.as_ref().map(|when| when.eval_bool(seen)) {
         None | Some(Ok(true)) => true,
         Some(Ok(false)) => false,

@@ -90,7 +90,9 @@ pub(crate) fn unit_orders(run: &Run, id: UnitId, unit: &Unit, orders: &mut Vec<O
             }
         }
         Status::InChild { child } => {
-            if let Some(StepKind::Subworkflow { workflow, .. }) = run.plan_step(id.step).map(|step| &step.kind) {
+            if let Some(StepKind::Subworkflow { workflow, .. }) =
+                run.plan_step(id.step).map(|step| &step.kind)
+            {
                 let (workflow, input) = (workflow.clone(), unit.input.clone());
                 orders.push(Order::StartChild { unit: id, attempt, child: *child, workflow, input });
             }
@@ -136,7 +138,8 @@ pub(crate) fn skill_of(run: &Run, id: UnitId) -> Option<std::sync::Arc<str>> {
     }
 }
 
-fn call_order(unit: UnitId, call: &Call) -> Option<Order> {
+/// What one call is waiting for.
+pub(crate) fn call_order(unit: UnitId, call: &Call) -> Option<Order> {
     match &call.state {
         CallState::Intended => Some(Order::Call { unit, call: Box::new(call.clone()) }),
         CallState::Unknown { .. } => Some(Order::Reconcile { unit, call: Box::new(call.clone()) }),

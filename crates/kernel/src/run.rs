@@ -8,10 +8,10 @@ use kapell_model::{Json, RunId, Timestamp};
 
 use crate::entry::Accepted;
 use crate::error::Failure;
-use crate::unit::{Attempt, Side, Unit, UnitId};
+use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
 /// One execution of a workflow, pinned to the definition that it began with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Who it is.
     pub id: RunId,
@@ -35,8 +35,12 @@ pub struct Run {
     pub(crate) cleared: Vec<UnitId>,
     /// The first unit that failed for good.
     pub(crate) failed: Option<UnitId>,
-    /// Units that have begun and are not over.
+    /// Whether a plan was adopted.
+    pub(crate) planned: bool,
+    /// Units that have begun and are not over, or have an open call.
     pub(crate) active: u32,
+    /// Those of them that undo.
+    pub(crate) undoing: u32,
     /// Steps that are over.
     pub(crate) steps_over: u32,
     /// Events sent to this run that no step has waited for yet.
@@ -87,7 +91,7 @@ pub struct Ended {
     pub(crate) parent_waits: bool,
     /// The business result.
     pub(crate) outcome: OutcomeState,
-    /// Whether steps were undone.
+    /// Whether steps were undone, and none of those that had to be could not.
     pub undone: bool,
 }
 
@@ -176,6 +180,54 @@ pub struct Fan {
     pub done: u32,
     /// Output of the whole, once every item is over.
     pub output: Option<Json>,
+    /// Items that must be undone, should the run be, and are not.
+    pub(crate) to_undo: u32,
+    /// Items that are being undone.
+    pub(crate) undoing: u32,
+    /// No item before this one waits to be undone, once the run is wound up.
+    pub(crate) undo_next: u32,
+}
+
+impl Forward {
+    /// Done, or stopped after one of its calls took effect.
+    pub(crate) fn wants_undo(&self) -> bool {
+        match self.unit.status {
+            Status::Done(_) => true,
+            Status::Failed(_) | Status::Canceled => self.unit.took_effect(),
+            Status::Waiting
+            | Status::Judging
+            | Status::Asking(_)
+            | Status::Cleared
+            | Status::Working { .. }
+            | Status::BackingOff { .. }
+            | Status::Sleeping { .. }
+            | Status::Listening { .. }
+            | Status::InChild { .. }
+            | Status::Settling
+            | Status::Skipped => false,
+        }
+    }
+
+    /// Whether it must be undone, and that is not over.
+    pub(crate) fn awaits_undo(&self) -> bool {
+        self.wants_undo() && !self.undo.as_ref().is_some_and(Unit::is_over)
+    }
+
+    /// Whether it must be undone, and that has not begun.
+    pub(crate) fn undo_may_begin(&self) -> bool {
+        self.wants_undo() && self.undo.as_ref().is_none_or(|undo| undo.status == Status::Waiting)
+    }
+}
+
+impl StepState {
+    /// Whether anything of it must be undone, should the run be, and is not.
+    pub(crate) fn awaits_undo(&self) -> bool {
+        match self {
+            StepState::Skipped => false,
+            StepState::One(one) => one.awaits_undo(),
+            StepState::Fan(fan) => fan.to_undo > 0,
+        }
+    }
 }
 
 impl Run {
@@ -220,7 +272,18 @@ impl Run {
     pub fn ended(&self) -> Option<&Ended> {
         match &self.phase {
             Phase::Ended(ended) => Some(ended),
-            Phase::Queued | Phase::Gathering | Phase::Planning | Phase::Running | Phase::WindingUp { .. } => None,
+            Phase::Queued | Phase::Gathering | Phase::Planning | Phase::Running | Phase::WindingUp { .. } => {
+                None
+            }
+        }
+    }
+
+    /// The business result, once it is known.
+    #[must_use]
+    pub fn outcome(&self) -> Option<OutcomeVerdict> {
+        match self.ended().map(|ended| &ended.outcome) {
+            Some(OutcomeState::Settled(verdict)) => *verdict,
+            Some(OutcomeState::Open { .. }) | None => None,
         }
     }
 
@@ -267,14 +330,6 @@ impl Run {
             (StepState::One(one), None) => Some(one),
             (StepState::Fan(fan), Some(item)) => fan.units.get_mut(item.0 as usize),
             (StepState::One(_) | StepState::Fan(_) | StepState::Skipped, _) => None,
-        }
-    }
-
-    pub(crate) fn unit_mut(&mut self, id: UnitId) -> Option<&mut Unit> {
-        let forward = self.forward_mut(id)?;
-        match id.side {
-            Side::Forward => Some(&mut forward.unit),
-            Side::Undo => forward.undo.as_mut(),
         }
     }
 

@@ -134,16 +134,14 @@ impl Unit {
     /// Whether a call may be under way outside.
     #[must_use]
     pub fn has_open_call(&self) -> bool {
-        self.calls.iter().any(|call| match call.state {
-            CallState::Intended | CallState::Unknown { .. } | CallState::Asking => true,
-            CallState::Succeeded(_) | CallState::Failed(_) => false,
-        })
+        self.calls.iter().any(|call| call.state.is_open())
     }
 
-    /// Whether any call took effect.
+    /// Whether any call changed the world.
     #[must_use]
     pub fn took_effect(&self) -> bool {
-        self.calls.iter().any(|call| matches!(call.state, CallState::Succeeded(_)))
+        let changes = |call: &Call| call.effect != EffectClass::Read;
+        self.calls.iter().any(|call| changes(call) && matches!(call.state, CallState::Succeeded(_)))
     }
 }
 
@@ -245,6 +243,16 @@ pub enum CallState {
     Succeeded(Json),
     /// It did not take effect.
     Failed(Box<TaskError>),
+}
+
+impl CallState {
+    /// Whether the call may be under way, or nobody knows what it did.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            CallState::Intended | CallState::Unknown { .. } | CallState::Asking => true,
+            CallState::Succeeded(_) | CallState::Failed(_) => false,
+        }
+    }
 }
 
 /// How a tool call ended, as a connector reports it.

@@ -32,7 +32,7 @@ pub struct RunRow {
     pub ended: Option<Timestamp>,
     /// Why it failed: class and message.
     pub error: Option<(String, String)>,
-    /// Output, once completed; backends may leave out what is larger than 4 KiB.
+    /// Output, once completed; backends may leave out what is larger than [`OUTPUT_BYTES_MAX`].
     pub output: Option<Json>,
     /// `success`, `failure`, `unknown` or `open`; `None`: the workflow declares no outcome.
     pub outcome: Option<String>,
@@ -154,6 +154,15 @@ pub struct RunQuery {
 /// Most rows of a page.
 pub const PAGE_MAX: usize = 1_000;
 
+/// Bytes of an output that every backend keeps; it may leave out a larger one.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// How many rows a page has when `limit` are asked for: what is out of range counts as the nearest that is in it.
+#[must_use]
+pub fn page_rows(limit: usize) -> usize {
+    limit.clamp(1, PAGE_MAX)
+}
+
 /// Where the next page begins. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub String);
@@ -190,6 +199,12 @@ pub enum LedgerError {
         reason: String,
         /// When to try again.
         retry_after: Duration,
+    },
+    /// It cannot be kept where the settings say; the file found there, if any, was not touched.
+    #[error("ledger cannot be kept there: {reason}")]
+    Misplaced {
+        /// What is wrong and what would be right.
+        reason: String,
     },
     /// The cursor is not from this ledger.
     #[error("`{0}` is no cursor; take `next_cursor` of the page before as it is")]

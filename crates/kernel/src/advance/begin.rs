@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::entry::{AfterFailure, Entry};
 use crate::error::{ErrorClass, TaskError};
-use crate::event::hears;
 use crate::expr_text::text_of;
 use crate::order::{Question, QuestionKind};
 use crate::outstanding::skill_of;
@@ -72,8 +71,9 @@ fn open_fan(run: &Run, index: StepIndex, step: &PlanStep, list: Value) -> Result
         items.push(Json::of(value));
     }
     if bytes > FOREACH_INPUT_BYTES_MAX {
-        let message =
-            format!("the inputs of all items are {bytes} bytes, at most {FOREACH_INPUT_BYTES_MAX} are allowed");
+        let message = format!(
+            "the inputs of all items are {bytes} bytes, at most {FOREACH_INPUT_BYTES_MAX} are allowed"
+        );
         return Err(TaskError::new(ErrorClass::Permanent, message));
     }
     Ok(Entry::FanOpened { step: index, items, inputs })
@@ -84,9 +84,9 @@ pub(super) fn cleared(run: &Run, at: Timestamp, id: UnitId, context: &Context<'_
     let Some(found) = run.unit(id) else { return vec![] };
     match found.status {
         Status::Cleared => dispatch(run, at, id, None, context),
-        // Begun again from the start: its condition and input may look at what changed meanwhile.
-        Status::Waiting if id.item.is_none() => step(run, at, id.step, context),
-        Status::Waiting => unit(run, at, id, found.input.clone(), context),
+        // Begun again from the start: it may never have got as far as an input. (Items have theirs and wait in
+        // their fan-out.)
+        Status::Waiting => step(run, at, id.step, context),
         Status::Judging
         | Status::Asking(_)
         | Status::Working { .. }
@@ -145,7 +145,9 @@ pub(super) fn unit(run: &Run, at: Timestamp, id: UnitId, input: Json, context: &
 fn task(run: &Run, at: Timestamp, id: UnitId, name: &str, input: Json, context: &Context<'_>) -> Vec<Entry> {
     let namespace = &run.workflow().namespace;
     let Some(skill) = context.catalogue.skill(namespace, name) else {
-        let message = format!("no specialist of namespace `{namespace}` offers `{name}`; apply one, then retry the run");
+        let message = format!(
+            "no specialist of namespace `{namespace}` offers `{name}`; apply one, then retry the run"
+        );
         return vec![given_up(run, id, TaskError::new(ErrorClass::NoSpecialist, message))];
     };
     if let Err(violation) = skill.input.check(&input) {
@@ -189,40 +191,21 @@ fn child(run: &Run, id: UnitId, input: Json, context: &Context<'_>) -> Vec<Entry
 pub(crate) fn deadline_of(run: &Run, at: Timestamp, id: UnitId, context: &Context<'_>) -> Timestamp {
     let namespace = &run.workflow().namespace;
     let of_step = run.plan_step(id.step).and_then(|step| step.timeout).filter(|_| id.side == Side::Forward);
-    let of_skill =
-        || skill_of(run, id).and_then(|name| context.catalogue.skill(namespace, &name)).map(|skill| skill.timeout);
+    let of_skill = || {
+        skill_of(run, id)
+            .and_then(|name| context.catalogue.skill(namespace, &name))
+            .map(|skill| skill.timeout)
+    };
     at.after(of_step.or_else(of_skill).unwrap_or(ATTEMPT_TIMEOUT_DEFAULT))
 }
 
-fn next_attempt(run: &Run, id: UnitId) -> crate::unit::Attempt {
+pub(super) fn next_attempt(run: &Run, id: UnitId) -> crate::unit::Attempt {
     run.unit(id).map_or(crate::unit::Attempt(0), |unit| unit.attempt).next()
 }
 
 /// The entry of a unit that could not begin.
 pub(super) fn given_up(run: &Run, id: UnitId, error: TaskError) -> Entry {
     Entry::AttemptFailed { unit: id, attempt: next_attempt(run, id), error, then: AfterFailure::GiveUp }
-}
-
-/// Waits that an unread signal answers.
-pub(super) fn hear_signals(run: &Run) -> Vec<Entry> {
-    if run.signals.is_empty() {
-        return vec![];
-    }
-    for (id, unit) in run.units() {
-        let Status::Listening { event_type, correlation, .. } = &unit.status else { continue };
-        let by = match run.plan_step(id.step).map(|step| &step.kind) {
-            Some(StepKind::Event { by, .. }) => by.as_ref(),
-            Some(_) | None => None,
-        };
-        let heard = run.signals.iter().position(|event| hears(event, event_type, correlation, by));
-        if let Some(position) = heard {
-            return vec![
-                Entry::SignalTaken { position: position as u32 },
-                Entry::UnitDone { unit: id, output: run.signals[position].clone() },
-            ];
-        }
-    }
-    vec![]
 }
 
 fn looks_at(kind: &StepKind) -> References {
@@ -261,7 +244,8 @@ fn fits(input: &Json) -> Result<(), TaskError> {
         return Ok(());
     }
     let bytes = input.bytes_len();
-    let message = format!("the input is {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference");
+    let message =
+        format!("the input is {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference");
     Err(TaskError::new(ErrorClass::Permanent, message))
 }
 
@@ -272,4 +256,3 @@ pub(super) fn item_of(run: &Run, id: UnitId) -> Option<(Json, u32)> {
         (StepState::Fan(_) | StepState::One(_) | StepState::Skipped, _) => None,
     }
 }
-

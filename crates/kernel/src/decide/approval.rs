@@ -6,17 +6,17 @@ use kapell_model::limits::APPROVAL_EXPIRES_DEFAULT;
 use kapell_model::{Json, Timestamp};
 use serde_json::json;
 
-use super::call::settled_if_winding_up;
+use super::call::let_go;
 use super::task::given_up;
 use super::{Decided, fits};
+use crate::Context;
 use crate::command::{ApprovalAnswer, Verdict};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::{ApprovalKey, OrderKey, Question, QuestionKind, TimerKey};
 use crate::outstanding::{gated, skill_of};
 use crate::run::Run;
-use crate::unit::{Asked, Attempt, CallState, Status, Unit, UnitId};
-use crate::Context;
+use crate::unit::{Attempt, CallState, Status, Unit, UnitId};
 
 /// A judgement was made.
 pub(super) fn verdict(
@@ -64,14 +64,17 @@ pub(super) fn decide(run: &Run, key: ApprovalKey, answer: ApprovalAnswer, contex
         ApprovalKey::Unit(unit, attempt) => {
             let found = run.unit(unit).filter(|found| gated(found) == attempt).ok_or(stale.clone())?;
             let Status::Asking(asked) = &found.status else { return Err(stale) };
-            Ok(answered(run, (unit, attempt), asked, answer, context))
+            if asked.question.kind == QuestionKind::Suggestion && answer.approved {
+                check_suggested(run, unit, &answer, context)?;
+            }
+            let follows = follows((unit, attempt), asked.question.kind, &answer);
+            Ok(std::iter::once(Entry::ApprovalDecided { key, answer }).chain(follows).collect())
         }
         ApprovalKey::Call(unit, no, attempt) => {
-            let asking = |call: &&crate::unit::Call| call.attempt == attempt && call.state == CallState::Asking;
+            let asking =
+                |call: &&crate::unit::Call| call.attempt == attempt && call.state == CallState::Asking;
             run.unit(unit).and_then(|found| found.call(no)).filter(asking).ok_or(stale)?;
-            let mut entries = vec![Entry::ApprovalDecided { key, answer }];
-            entries.extend(settled_if_winding_up(run, unit, no, &entries));
-            Ok(entries)
+            Ok(std::iter::once(Entry::ApprovalDecided { key, answer }).chain(let_go(run, unit, no)).collect())
         }
     }
 }
@@ -87,40 +90,34 @@ pub(super) fn expire(run: &Run, at: Timestamp, (unit, attempt): (UnitId, Attempt
     let approved = match (asked.on_expire, asked.question.kind) {
         // A suggestion needs a person's result; silence has none.
         (OnExpire::Approve, QuestionKind::Step | QuestionKind::Agree) => true,
-        (OnExpire::Approve, QuestionKind::Suggestion | QuestionKind::CallOutcome) | (OnExpire::Reject, _) => false,
+        (OnExpire::Approve, QuestionKind::Suggestion | QuestionKind::CallOutcome) | (OnExpire::Reject, _) => {
+            false
+        }
     };
-    let answer =
-        ApprovalAnswer { approved, by: "expiry".into(), reason: "nobody answered in time".into(), result: None };
+    let answer = ApprovalAnswer {
+        approved,
+        by: "expiry".into(),
+        reason: "nobody answered in time".into(),
+        result: None,
+    };
     let key = ApprovalKey::Unit(unit, attempt);
     let mut entries = vec![Entry::ApprovalDecided { key, answer: answer.clone() }];
     entries.extend(follows((unit, attempt), asked.question.kind, &answer));
     Ok(entries)
 }
 
-fn answered(
+/// Refuses a result that the steps after this one could not use; the person may correct it.
+fn check_suggested(
     run: &Run,
-    (unit, attempt): (UnitId, Attempt),
-    asked: &Asked,
-    answer: ApprovalAnswer,
+    unit: UnitId,
+    answer: &ApprovalAnswer,
     context: &Context<'_>,
-) -> Vec<Entry> {
-    let follows = match (asked.question.kind, &answer.result) {
-        (QuestionKind::Suggestion, Some(result)) if answer.approved => {
-            let namespace = &run.workflow().namespace;
-            let skill = skill_of(run, unit).and_then(|skill| context.catalogue.skill(namespace, &skill));
-            match skill.map(|skill| skill.output.check(result)) {
-                None | Some(Ok(())) => Some(Entry::UnitDone { unit, output: result.clone() }),
-                Some(Err(violation)) => {
-                    let message = format!("the given result does not fit the skill's schema: {violation}");
-                    given_up(unit, attempt, TaskError::new(ErrorClass::ContractBroken, message)).pop()
-                }
-            }
-        }
-        (kind, _) => follows((unit, attempt), kind, &answer),
-    };
-    let mut entries = vec![Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, attempt), answer }];
-    entries.extend(follows);
-    entries
+) -> Result<(), Rejected> {
+    let namespace = &run.workflow().namespace;
+    let skill = skill_of(run, unit).and_then(|skill| context.catalogue.skill(namespace, &skill));
+    let (Some(skill), null) = (skill, Json::null()) else { return Ok(()) };
+    let fit = skill.output.check(answer.result.as_ref().unwrap_or(&null));
+    fit.map_err(|violation| Rejected::UnfitResult(violation.to_string()))
 }
 
 /// What an answer means for the unit.
@@ -134,7 +131,9 @@ fn follows((unit, attempt): (UnitId, Attempt), kind: QuestionKind, answer: &Appr
             let output = json!({ "approved": true, "by": &*answer.by, "reason": &*answer.reason });
             Some(Entry::UnitDone { unit, output: Json::of(&output) })
         }
-        QuestionKind::Suggestion => Some(Entry::UnitDone { unit, output: Json::null() }),
+        QuestionKind::Suggestion => {
+            Some(Entry::UnitDone { unit, output: answer.result.clone().unwrap_or_else(Json::null) })
+        }
         QuestionKind::Agree | QuestionKind::CallOutcome => None,
     }
 }

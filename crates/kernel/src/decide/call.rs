@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::OrderKey;
 use crate::run::{Phase, Run};
-use crate::unit::{Attempt, Call, CallNo, CallOutcome, CallState, UnitId};
+use crate::unit::{Attempt, Call, CallNo, CallOutcome, CallState, Side, Status, UnitId};
 use crate::{CallVerdict, Context, outstanding};
 
 /// A call as an agent asks for it.
@@ -34,7 +34,7 @@ pub(super) fn intend(
 ) -> Decided {
     working(run, unit, attempt)?;
     fits("the arguments", &wanted.args)?;
-    mandated(run, unit, &wanted.tool, context)?;
+    mandated(run, unit, &wanted, context)?;
     if wanted.no.0 >= CALLS_PER_TASK_MAX {
         return Err(Rejected::TooMany { what: "tool calls in this task", most: CALLS_PER_TASK_MAX as usize });
     }
@@ -55,21 +55,25 @@ pub(super) fn intend(
     Ok(vec![Entry::CallIntended { unit, no, attempt: made.next(), tool, args, effect, at }])
 }
 
-fn mandated(run: &Run, unit: UnitId, tool: &ToolRef, context: &Context<'_>) -> Result<(), Rejected> {
+/// The tool must be listed, and do no more to the world than the skill says: that is what was judged.
+fn mandated(run: &Run, unit: UnitId, wanted: &Wanted, context: &Context<'_>) -> Result<(), Rejected> {
     let namespace = &run.workflow().namespace;
     let skill = outstanding::skill_of(run, unit).and_then(|skill| context.catalogue.skill(namespace, &skill));
     match skill {
-        Some(skill) if skill.mandate.contains(tool) => Ok(()),
-        Some(_) | None => Err(Rejected::NoMandate { tool: tool.to_string() }),
+        Some(skill) if skill.mandate.contains(&wanted.tool) && wanted.effect <= skill.effect => Ok(()),
+        Some(_) | None => Err(Rejected::NoMandate { tool: wanted.tool.to_string() }),
     }
 }
 
 /// A call that failed for certain may be made again with other arguments; one that may have had an effect may not.
 fn same(known: &Call, wanted: &Wanted) -> Result<(), Rejected> {
-    if matches!(known.state, CallState::Failed(_)) || (known.tool == wanted.tool && known.args == wanted.args) {
+    if matches!(known.state, CallState::Failed(_)) || (known.tool == wanted.tool && known.args == wanted.args)
+    {
         return Ok(());
     }
-    let told = |tool: &ToolRef, args: &Json| format!("{tool} {}", args.as_str().chars().take(120).collect::<String>());
+    let told = |tool: &ToolRef, args: &Json| {
+        format!("{tool} {}", args.as_str().chars().take(120).collect::<String>())
+    };
     Err(Rejected::CallDiverged {
         number: known.no.0,
         before: told(&known.tool, &known.args),
@@ -92,21 +96,21 @@ fn open(
 /// A connector reports. An answer that comes while somebody finds out is better than what they would find.
 pub(super) fn finish(run: &Run, at: (UnitId, CallNo, Attempt), outcome: CallOutcome) -> Decided {
     let (unit, no, attempt) = at;
-    let call = open(run, at, OrderKey::Call(unit, no, attempt), |state| match state {
-        CallState::Intended | CallState::Unknown { .. } | CallState::Asking => true,
-        CallState::Succeeded(_) | CallState::Failed(_) => false,
-    })?;
+    let call = open(run, at, OrderKey::Call(unit, no, attempt), CallState::is_open)?;
     let outcome = match (outcome, &call.state) {
         (CallOutcome::Unknown { .. }, CallState::Unknown { .. } | CallState::Asking) => return Ok(vec![]),
         (CallOutcome::Succeeded(result), _) if fits("the result", &result).is_err() => {
             // It took effect all the same; only what it said is too large to keep.
             CallOutcome::Succeeded(Json::null())
         }
-        (outcome, _) => outcome,
+        (CallOutcome::Failed(error), _) => CallOutcome::Failed(error.cut()),
+        (outcome @ (CallOutcome::Succeeded(_) | CallOutcome::Unknown { .. }), _) => outcome,
     };
-    let mut entries = vec![Entry::CallFinished { unit, no, outcome }];
-    entries.extend(settled_if_winding_up(run, unit, no, &entries));
-    Ok(entries)
+    let lets_go = match &outcome {
+        CallOutcome::Succeeded(_) | CallOutcome::Failed(_) => let_go(run, unit, no),
+        CallOutcome::Unknown { .. } => None,
+    };
+    Ok(std::iter::once(Entry::CallFinished { unit, no, outcome }).chain(lets_go).collect())
 }
 
 /// Somebody found out.
@@ -117,31 +121,29 @@ pub(super) fn settle(
     verdict: CallVerdict,
 ) -> Decided {
     let (unit, no, attempt) = call_at;
-    open(run, call_at, OrderKey::Reconcile(unit, no, attempt), |state| matches!(state, CallState::Unknown { .. }))?;
-    let winding_up = matches!(run.phase, Phase::WindingUp { .. }) && unit.side == crate::unit::Side::Forward;
-    let entry = match verdict {
+    open(run, call_at, OrderKey::Reconcile(unit, no, attempt), |state| {
+        matches!(state, CallState::Unknown { .. })
+    })?;
+    let winding_up = matches!(run.phase, Phase::WindingUp { .. }) && unit.side == Side::Forward;
+    let settled = |verdict| Entry::CallSettled { unit, no, verdict, at };
+    Ok(match verdict {
         CallVerdict::SafeToRepeat if winding_up => {
             let error = TaskError::new(ErrorClass::Permanent, "not made again: the run is being wound up");
-            Entry::CallFinished { unit, no, outcome: CallOutcome::Failed(error) }
+            let outcome = CallOutcome::Failed(error);
+            std::iter::once(Entry::CallFinished { unit, no, outcome }).chain(let_go(run, unit, no)).collect()
         }
-        verdict => Entry::CallSettled { unit, no, verdict, at },
-    };
-    let mut entries = vec![entry];
-    entries.extend(settled_if_winding_up(run, unit, no, &entries));
-    Ok(entries)
+        CallVerdict::TookEffect(result) => {
+            let result = if fits("the result", &result).is_ok() { result } else { Json::null() };
+            let entry = settled(CallVerdict::TookEffect(result));
+            std::iter::once(entry).chain(let_go(run, unit, no)).collect()
+        }
+        CallVerdict::SafeToRepeat | CallVerdict::CannotTell { .. } => vec![settled(verdict)],
+    })
 }
 
-/// Lets go of a stopped unit with its last open call.
-pub(super) fn settled_if_winding_up(run: &Run, unit: UnitId, no: CallNo, entries: &[Entry]) -> Option<Entry> {
+/// Lets go of a stopped unit with its last open call, this one.
+pub(super) fn let_go(run: &Run, unit: UnitId, no: CallNo) -> Option<Entry> {
     let found = run.unit(unit)?;
-    let others_open = found.calls.iter().any(|call| {
-        call.no != no && !matches!(call.state, CallState::Succeeded(_) | CallState::Failed(_))
-    });
-    let closes = entries.iter().all(|entry| match entry {
-        Entry::CallFinished { outcome, .. } => !matches!(outcome, CallOutcome::Unknown { .. }),
-        Entry::CallSettled { verdict, .. } => matches!(verdict, CallVerdict::TookEffect(_)),
-        _ => true,
-    });
-    let settling = found.status == crate::unit::Status::Settling;
-    (settling && closes && !others_open).then_some(Entry::UnitSettled { unit })
+    let others_open = found.calls.iter().any(|call| call.no != no && call.state.is_open());
+    (found.status == Status::Settling && !others_open).then_some(Entry::UnitSettled { unit })
 }

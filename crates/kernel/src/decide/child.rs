@@ -2,7 +2,7 @@
 use kapell_model::Timestamp;
 
 use super::task::{failed, given_up};
-use super::{Decided, at_attempt};
+use super::{Decided, at_attempt, fits};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::OrderKey;
@@ -21,12 +21,15 @@ pub(super) fn report(
         return Err(Rejected::Stale(key));
     }
     Ok(match result {
-        Ok(Ending::Completed { output }) => vec![Entry::UnitDone { unit, output }],
+        Ok(Ending::Completed { output }) => match fits("the output of the subworkflow", &output) {
+            Ok(()) => vec![Entry::UnitDone { unit, output }],
+            Err(error) => given_up(unit, attempt, TaskError::new(ErrorClass::Permanent, error.to_string())),
+        },
         Ok(Ending::Failed(failure)) => given_up(unit, attempt, failure.error),
         Ok(Ending::Canceled { by, reason }) => {
             let message = format!("the subworkflow was canceled by {by}: {reason}");
             given_up(unit, attempt, TaskError::new(ErrorClass::Permanent, message))
         }
-        Err(error) => failed(run, at, (unit, attempt), error),
+        Err(error) => failed(run, at, (unit, attempt), error.cut()),
     })
 }

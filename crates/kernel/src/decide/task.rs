@@ -24,7 +24,7 @@ pub(super) fn finish(
     let checked = result.and_then(|output| check_output(run, unit, output, context));
     Ok(match checked {
         Ok(output) => vec![Entry::UnitDone { unit, output }],
-        Err(error) => failed(run, at, (unit, attempt), error),
+        Err(error) => failed(run, at, (unit, attempt), error.cut()),
     })
 }
 
@@ -32,7 +32,9 @@ pub(super) fn finish(
 /// answer, and its answer must not count.
 pub(super) fn working(run: &Run, unit: UnitId, attempt: Attempt) -> Result<(), Rejected> {
     let key = OrderKey::Dispatch(unit, attempt);
-    let Status::Working { .. } = at_attempt(run, unit, attempt, key)?.status else { return Err(Rejected::Stale(key)) };
+    let Status::Working { .. } = at_attempt(run, unit, attempt, key)?.status else {
+        return Err(Rejected::Stale(key));
+    };
     Ok(())
 }
 
@@ -65,7 +67,12 @@ pub(super) fn given_up(unit: UnitId, attempt: Attempt, error: TaskError) -> Vec<
     vec![Entry::AttemptFailed { unit, attempt, error, then: AfterFailure::GiveUp }]
 }
 
-fn after_failure(run: &Run, at: Timestamp, (unit, attempt): (UnitId, Attempt), error: &TaskError) -> AfterFailure {
+fn after_failure(
+    run: &Run,
+    at: Timestamp,
+    (unit, attempt): (UnitId, Attempt),
+    error: &TaskError,
+) -> AfterFailure {
     let Some(step) = run.plan_step(unit.step) else { return AfterFailure::GiveUp };
     let failures = run.unit(unit).map_or(0, |unit| unit.failures) + u32::from(error.class.counts());
     let RetryRule { attempts_max, .. } = step.retry;
@@ -80,11 +87,19 @@ fn after_failure(run: &Run, at: Timestamp, (unit, attempt): (UnitId, Attempt), e
 }
 
 /// Keeps what the agent wants back. The same position twice is once.
-pub(super) fn checkpoint(run: &Run, (unit, attempt): (UnitId, Attempt), position: u32, data: Json) -> Decided {
+pub(super) fn checkpoint(
+    run: &Run,
+    (unit, attempt): (UnitId, Attempt),
+    position: u32,
+    data: Json,
+) -> Decided {
     working(run, unit, attempt)?;
     fits("the checkpoint", &data)?;
     if position >= CALLS_PER_TASK_MAX {
-        return Err(Rejected::TooMany { what: "checkpoints in this task", most: CALLS_PER_TASK_MAX as usize });
+        return Err(Rejected::TooMany {
+            what: "checkpoints in this task",
+            most: CALLS_PER_TASK_MAX as usize,
+        });
     }
     let kept = run.unit(unit).map_or(0, |unit| unit.checkpoints.len());
     match (position as usize).cmp(&kept) {
@@ -93,4 +108,3 @@ pub(super) fn checkpoint(run: &Run, (unit, attempt): (UnitId, Attempt), position
         std::cmp::Ordering::Greater => Err(Rejected::Stale(OrderKey::Dispatch(unit, attempt))),
     }
 }
-

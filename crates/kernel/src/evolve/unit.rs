@@ -13,34 +13,36 @@ use crate::unit::{Asked, Call, CallOutcome, CallState, Side, Status, Unit, UnitI
 
 /// Changes the unit, then keeps the counters of its step.
 pub(super) fn apply(run: &mut Run, id: UnitId, entry: &Entry) {
-    match id.side {
-        Side::Forward => steps::begin_unit(run, id),
-        Side::Undo => {
-            if let Some(forward) = run.forward_mut(id) {
-                forward.undo.get_or_insert_with(|| Unit::new(Json::null()));
-            }
-        }
-    }
-    let Some(unit) = run.unit_mut(id) else { return };
-    let before = unit.status.clone();
-    change(unit, entry);
-    let after = unit.status.clone();
     if id.side == Side::Forward {
-        steps::count_item(run, id, &before, &after);
-        if after == Status::Cleared {
-            run.cleared.push(id);
-        }
-        if matches!((&before, &after), (_, Status::Failed(_))) {
-            run.failed.get_or_insert(id);
-        }
-        let newly_done = matches!(after, Status::Done(_)) && !matches!(before, Status::Done(_));
-        if newly_done && matches!(run.step(id.step), Some(StepState::One(_))) {
-            steps::over(run, id.step);
-        }
+        steps::begin_unit(run, id);
+    }
+    let Some(forward) = run.forward_mut(id) else { return };
+    let counted = steps::Counted::of(forward);
+    let unit = match id.side {
+        Side::Forward => &mut forward.unit,
+        Side::Undo => forward.undo.get_or_insert_with(|| Unit::new(Json::null())),
+    };
+    let was_done = unit.output().is_some();
+    change(unit, entry);
+    let (is_done, is_cleared) = (unit.output().is_some(), unit.status == Status::Cleared);
+    let has_failed = matches!(unit.status, Status::Failed(_));
+    steps::count_item(run, id, counted);
+    if id.side == Side::Undo {
+        return;
+    }
+    if is_cleared {
+        run.cleared.push(id);
+    }
+    if has_failed {
+        run.failed.get_or_insert(id);
+    }
+    if is_done && !was_done && matches!(run.step(id.step), Some(StepState::One(_))) {
+        steps::over(run, id.step);
     }
 }
 
 /// table: one arm for each entry that is about a unit.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each entry")]
 fn change(unit: &mut Unit, entry: &Entry) {
     match entry {
         Entry::JudgementAsked { input, .. } => {

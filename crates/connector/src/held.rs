@@ -1,0 +1,186 @@
+//! What the connector holds: calls under way, and ended ones whose report nobody has acknowledged.
+//!
+//! Owns: that a call is made at most once by this process, and that its report outlives every session until it is
+//! acknowledged. Never: makes a call, sends a message.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kapell_wire::task::CallKey;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::outside::CallOutcome;
+
+/// Settled calls that are remembered, so that a late order for one is not obeyed.
+const SETTLED_MAX: usize = 20_000;
+
+/// One session with one coordinator; another connection is another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionNo(pub(crate) u64);
+
+/// What an order asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mode {
+    Call,
+    Reconcile,
+}
+
+/// What is held: one order, whoever gave it and however often.
+pub(crate) type HeldKey = (CallKey, Mode);
+
+/// What to do with an order.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// Do it.
+    Begin,
+    /// It is under way already; its report will go to this session too.
+    UnderWay,
+    /// It has ended already; this was its outcome.
+    Ended(CallOutcome),
+    /// The call itself is under way here: whether it takes effect is known when it ends.
+    AwaitCall(watch::Receiver<Option<CallOutcome>>),
+    /// The call was settled or superseded before; it is not made.
+    Settled,
+}
+
+/// Sessions that count on a report, and when it was last sent to each.
+type Told = BTreeMap<SessionNo, Option<Instant>>;
+
+#[derive(Debug)]
+struct HeldCall {
+    /// `None` while it is under way.
+    outcome: watch::Sender<Option<CallOutcome>>,
+    told: Told,
+}
+
+/// Everything that is held.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    calls: BTreeMap<HeldKey, HeldCall>,
+    settled: BTreeSet<CallKey>,
+    settled_order: VecDeque<CallKey>,
+    sessions: u64,
+}
+
+impl Held {
+    /// A new session, which counts on the reports of everything that is held: what is held, each once.
+    pub(crate) fn open_session(&mut self) -> (SessionNo, Vec<CallKey>) {
+        self.sessions += 1;
+        let session = SessionNo(self.sessions);
+        let mut holding: Vec<CallKey> = Vec::with_capacity(self.calls.len());
+        for (key, call) in &mut self.calls {
+            call.told.insert(session, None);
+            if holding.last() != Some(&key.0) {
+                holding.push(key.0);
+            }
+        }
+        (session, holding)
+    }
+
+    /// The session is over; what it counted on stays held.
+    pub(crate) fn close_session(&mut self, session: SessionNo) {
+        for call in self.calls.values_mut() {
+            call.told.remove(&session);
+        }
+    }
+
+    /// Whether there is no room for an order that is not held yet.
+    pub(crate) fn is_full(&self, key: HeldKey, most: usize) -> bool {
+        self.calls.len() >= most && !self.calls.contains_key(&key)
+    }
+
+    /// An order came.
+    pub(crate) fn take(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+        match key.1 {
+            Mode::Call => self.take_call(session, key),
+            Mode::Reconcile => self.take_reconcile(session, key),
+        }
+    }
+
+    fn take_call(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.told.insert(session, None);
+            let ended = call.outcome.borrow().clone();
+            return ended.map_or(Taken::UnderWay, Taken::Ended);
+        }
+        self.hold(session, key);
+        // Whoever has looked for the call, or knows how it ended, counts on its not being made any more.
+        let superseded = self.calls.contains_key(&(key.0, Mode::Reconcile));
+        if superseded || self.settled.contains(&key.0) { Taken::Settled } else { Taken::Begin }
+    }
+
+    fn take_reconcile(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+        if let Some(read) = self.calls.get_mut(&key)
+            && read.outcome.borrow().is_none()
+        {
+            read.told.insert(session, None);
+            return Taken::UnderWay;
+        }
+        // An earlier look is out of date: look again.
+        self.hold(session, key);
+        match self.calls.get(&(key.0, Mode::Call)) {
+            Some(call) => Taken::AwaitCall(call.outcome.subscribe()),
+            None => Taken::Begin,
+        }
+    }
+
+    fn hold(&mut self, session: SessionNo, key: HeldKey) {
+        let told = BTreeMap::from([(session, None)]);
+        self.calls.insert(key, HeldCall { outcome: watch::channel(None).0, told });
+    }
+
+    /// It ended; says which sessions count on the report.
+    pub(crate) fn finish(&mut self, key: HeldKey, outcome: CallOutcome) -> Vec<SessionNo> {
+        let Some(call) = self.calls.get_mut(&key) else { return Vec::new() };
+        debug_assert!(call.outcome.borrow().is_none(), "{key:?} ended twice");
+        call.outcome.send_replace(Some(outcome));
+        call.told.keys().copied().collect()
+    }
+
+    /// The report went out to the session.
+    pub(crate) fn sent(&mut self, session: SessionNo, key: HeldKey, at: Instant) {
+        if let Some(sent) = self.calls.get_mut(&key).and_then(|call| call.told.get_mut(&session)) {
+            *sent = Some(at);
+        }
+    }
+
+    /// Reports that the session counts on and that were not sent to it since `before`.
+    pub(crate) fn due(&self, session: SessionNo, before: Instant) -> Vec<(HeldKey, CallOutcome)> {
+        let due =
+            |call: &HeldCall| call.told.get(&session).is_some_and(|sent| sent.is_none_or(|at| at <= before));
+        self.calls
+            .iter()
+            .filter(|(_, call)| due(call))
+            .filter_map(|(key, call)| call.outcome.borrow().clone().map(|outcome| (*key, outcome)))
+            .collect()
+    }
+
+    /// The reports of the call are durable, or stale. Those that are still to be made stay.
+    pub(crate) fn acknowledge(&mut self, call: CallKey) {
+        for mode in [Mode::Call, Mode::Reconcile] {
+            let ended = |held: &HeldCall| held.outcome.borrow().is_some();
+            if self.calls.get(&(call, mode)).is_some_and(ended) {
+                self.calls.remove(&(call, mode));
+                self.remember(call);
+            }
+        }
+    }
+
+    fn remember(&mut self, call: CallKey) {
+        if self.settled.insert(call) {
+            self.settled_order.push_back(call);
+        }
+        if self.settled_order.len() > SETTLED_MAX
+            && let Some(oldest) = self.settled_order.pop_front()
+        {
+            self.settled.remove(&oldest);
+        }
+    }
+
+    /// How many orders are held, ended ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Runs: start, look, steer.
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use kapell_kernel::{CancelMode, Command, Run};
+use kapell_ledger::{Cursor, PAGE_MAX, RunQuery, RunState};
+use kapell_model::{Json, RunId, Timestamp};
+use kapell_proto::v1;
+use kapell_wire::cloud_event::Event;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request as GrpcRequest, Response, Status};
+
+use super::{Parts, status};
+use crate::own_event::own_event;
+use crate::shard::{self, Reply, Request, SubmitError};
+use crate::story;
+
+/// Runs: start, look, steer.
+pub(super) struct Runs(pub(super) Parts);
+
+/// Changes that wait for a slow watcher.
+const WATCH_WAITING_MAX: usize = 64;
+/// Rows of a page, unless the request says otherwise.
+const PAGE_DEFAULT: usize = 50;
+
+#[tonic::async_trait]
+impl v1::run_service_server::RunService for Runs {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>;
+
+    async fn start(
+        &self,
+        request: GrpcRequest<v1::StartRunRequest>,
+    ) -> Result<Response<v1::StartRunResponse>, Status> {
+        start(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
+        let run = status::run(&request.into_inner().run)?;
+        get(&self.0, run).await.map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        request: GrpcRequest<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        list(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn watch(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let run = status::run(&request.into_inner().run)?;
+        watch(&self.0, run).await.map(Response::new)
+    }
+
+    async fn explain(
+        &self,
+        request: GrpcRequest<v1::GetRunRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let run = status::run(&request.into_inner().run)?;
+        let (folded, entries) = history(&self.0, run).await?;
+        let lines = story::tell(&folded, &entries);
+        Ok(Response::new(v1::ExplainResponse { run: Some(shard::view(&folded)), lines }))
+    }
+
+    async fn replay(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
+        let run = status::run(&request.into_inner().run)?;
+        replay(&self.0, run).await.map(Response::new)
+    }
+
+    async fn signal(&self, request: GrpcRequest<v1::SignalRequest>) -> Result<Response<v1::Run>, Status> {
+        let request = request.into_inner();
+        let run = status::run(&request.run)?;
+        let event = signal_event(&self.0, &request)?;
+        steer(&self.0, run, Command::Signal { event: event.json }).await.map(Response::new)
+    }
+
+    async fn cancel(&self, request: GrpcRequest<v1::CancelRequest>) -> Result<Response<v1::Run>, Status> {
+        let request = request.into_inner();
+        let run = status::run(&request.run)?;
+        let mode = if request.leave { CancelMode::Leave } else { CancelMode::Undo };
+        let command = Command::Cancel { by: status::by(&request.by), reason: request.reason.into(), mode };
+        steer(&self.0, run, command).await.map(Response::new)
+    }
+
+    async fn pause(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
+        let request = request.into_inner();
+        let run = status::run(&request.run)?;
+        let command = Command::Pause { by: status::by(&request.by), reason: request.reason.into() };
+        steer(&self.0, run, command).await.map(Response::new)
+    }
+
+    async fn resume(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
+        let request = request.into_inner();
+        let run = status::run(&request.run)?;
+        steer(&self.0, run, Command::Resume { by: status::by(&request.by) }).await.map(Response::new)
+    }
+
+    async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
+        let request = request.into_inner();
+        let run = status::run(&request.run)?;
+        revive(&self.0, run).await?;
+        steer(&self.0, run, Command::Retry { by: status::by(&request.by) }).await.map(Response::new)
+    }
+}
+
+async fn start(parts: &Parts, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Status> {
+    let namespace = status::namespace(&request.namespace)?;
+    let name = status::name("workflow", &request.workflow)?;
+    let in_force = parts.definitions.in_force();
+    let workflow = in_force.catalogue.workflow(&namespace, &name).ok_or_else(|| {
+        let hint = "see `kapell get workflows`, or apply it with `kapell apply -f`";
+        Status::not_found(format!("there is no workflow `{name}` in namespace `{namespace}`; {hint}"))
+    })?;
+    let event = start_event(parts, &request)?;
+    let start = parts.ingest.start_of(workflow, &event).map_err(|error| status::of_refused(&error))?;
+    let run = start.run;
+    // Asked together with the start, so that no end is missed.
+    let ended = request.wait_ms.map(|_| await_end(parts, run));
+    let (started, _) = match ended {
+        None => parts.ingest.start(start).await.map_err(|error| status::of_refused(&error))?,
+        Some(ended) => {
+            let started = parts.ingest.start(start);
+            let (started, ended) = (started.await.map_err(|error| status::of_refused(&error))?, ended());
+            let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
+            let state = match tokio::time::timeout(wait, ended).await {
+                Ok(Some(state)) => state,
+                Ok(None) | Err(_) => get(parts, run).await?,
+            };
+            let run = run.to_string();
+            return Ok(v1::StartRunResponse { run, duplicate: started.0.duplicate, state: Some(state) });
+        }
+    };
+    Ok(v1::StartRunResponse { run: run.to_string(), duplicate: started.duplicate, state: None })
+}
+
+/// Asks a shard to say when a run has ended.
+fn await_end(parts: &Parts, run: RunId) -> impl FnOnce() -> futures::future::BoxFuture<'static, Option<v1::Run>> + use<> {
+    let mailbox = parts.links.of_run(run).cloned();
+    move || {
+        Box::pin(async move {
+            let (reply, ended) = oneshot::channel();
+            mailbox?.submit(Request::AwaitEnd(run, Box::new(move |state| drop(reply.send(state))))).await;
+            ended.await.ok().flatten()
+        })
+    }
+}
+
+/// The event of a run that is started by hand.
+fn start_event(parts: &Parts, request: &v1::StartRunRequest) -> Result<Event, Status> {
+    let data = parse("input", &request.input)?;
+    let id = if request.request_id.is_empty() {
+        format!("{:032x}", parts.runtime.entropy.next_u128())
+    } else {
+        request.request_id.clone()
+    };
+    event_of("kapell.run.start", "/kapell/start", &id, None, &data)
+}
+
+fn signal_event(parts: &Parts, request: &v1::SignalRequest) -> Result<Event, Status> {
+    let data = parse("data", &request.data)?;
+    let id = format!("{:032x}", parts.runtime.entropy.next_u128());
+    let subject = (!request.subject.is_empty()).then_some(request.subject.as_str());
+    event_of(&request.r#type, "/kapell/signal", &id, subject, &data)
+}
+
+fn parse(field: &str, text: &str) -> Result<Json, Status> {
+    let text = if text.is_empty() { "{}" } else { text };
+    Json::parse(text).map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
+}
+
+fn event_of(kind: &str, source: &str, id: &str, subject: Option<&str>, data: &Json) -> Result<Event, Status> {
+    if kind.is_empty() {
+        return Err(Status::invalid_argument("type must be given"));
+    }
+    own_event(kind, source, id, subject, data).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// Sends a command and gives the run as it is then.
+pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, Status> {
+    let unknown = SubmitError::NotFound(run);
+    let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
+    let (reply, answered) = oneshot::channel();
+    let request = Request::Command(run, Box::new(command), Box::new(move |result| drop(reply.send(result))));
+    mailbox.submit(request).await;
+    let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
+    result.map_err(|error| status::of_submit(&error))?;
+    get(parts, run).await
+}
+
+/// The run from its shard, or from its history when it is over.
+async fn get(parts: &Parts, run: RunId) -> Result<v1::Run, Status> {
+    match live(parts, run, shard::view).await? {
+        Some(state) => Ok(state),
+        None => history(parts, run).await.map(|(folded, _)| shard::view(&folded)),
+    }
+}
+
+/// Reads a live run; `None`: it is not live.
+async fn live<T: Send + 'static>(
+    parts: &Parts,
+    run: RunId,
+    look: impl FnOnce(&Run) -> T + Send + 'static,
+) -> Result<Option<T>, Status> {
+    let unknown = SubmitError::NotFound(run);
+    let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
+    let (reply, answered) = oneshot::channel();
+    let look = Box::new(move |found: Option<&Run>| -> Reply<()> {
+        let seen = found.map(look);
+        Box::new(move |()| drop(reply.send(seen)))
+    });
+    mailbox.submit(Request::Read(run, look)).await;
+    answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))
+}
+
+type Told = Vec<(kapell_model::Seq, Timestamp, kapell_kernel::Entry)>;
+
+/// The run folded anew from its journal.
+async fn history(parts: &Parts, run: RunId) -> Result<(Run, Told), Status> {
+    let placed = parts.journal.history(run).await.map_err(|error| Status::data_loss(error.to_string()))?;
+    let folded = shard::fold(run, &placed, &*parts.definitions).map_err(|error| Status::data_loss(error.to_string()))?;
+    folded.ok_or_else(|| status::of_submit(&SubmitError::NotFound(run)))
+}
+
+/// Brings a run that is over back into its shard.
+async fn revive(parts: &Parts, run: RunId) -> Result<(), Status> {
+    if live(parts, run, |_| ()).await?.is_some() {
+        return Ok(());
+    }
+    let (folded, _) = history(parts, run).await?;
+    let (reply, answered) = oneshot::channel();
+    if let Some(mailbox) = parts.links.of_run(run) {
+        mailbox.submit(Request::Revive(Box::new(folded), Box::new(move |()| drop(reply.send(()))))).await;
+    }
+    answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))
+}
+
+async fn replay(parts: &Parts, run: RunId) -> Result<v1::ReplayResponse, Status> {
+    let live = live(parts, run, Run::to_image).await?;
+    let (folded, entries) = history(parts, run).await?;
+    let folded = folded.to_image();
+    let same = live.as_ref().is_none_or(|live| *live == folded);
+    let difference = if same { String::new() } else { format!("live: {live:?}; folded: {folded:?}") };
+    Ok(v1::ReplayResponse { entries: entries.len() as u64, same, digest: shard::digest(&folded), difference })
+}
+
+async fn watch(
+    parts: &Parts,
+    run: RunId,
+) -> Result<Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>, Status> {
+    let first = get(parts, run).await?;
+    let (to, changes) = mpsc::channel(WATCH_WAITING_MAX);
+    if let Some(mailbox) = parts.links.of_run(run) {
+        mailbox.submit(Request::Watch(run, to)).await;
+    }
+    let ended = await_end(parts, run)();
+    let last = futures::stream::once(ended).filter_map(|state| async move { state.map(Ok) });
+    let changes = ReceiverStream::new(changes).map(Ok);
+    Ok(Box::pin(futures::stream::iter([Ok(first)]).chain(changes).chain(last)))
+}
+
+async fn list(parts: &Parts, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse, Status> {
+    let states = request.states().map(state_from).collect::<Result<_, _>>()?;
+    let workflow = match request.workflow.as_str() {
+        "" => None,
+        text => Some(status::name("workflow", text)?),
+    };
+    let text = |text: String| (!text.is_empty()).then_some(text);
+    let at = |millis: Option<i64>| millis.and_then(|millis| u64::try_from(millis).ok()).map(Timestamp);
+    let query = RunQuery {
+        namespace: Some(status::namespace(&request.namespace)?),
+        workflow,
+        states,
+        key: text(request.key),
+        entity: text(request.entity),
+        accepted_from: at(request.accepted_after_ms),
+        accepted_to: at(request.accepted_before_ms),
+        cursor: text(request.cursor).map(Cursor),
+        limit: match request.limit as usize {
+            0 => PAGE_DEFAULT,
+            limit => limit.min(PAGE_MAX),
+        },
+    };
+    let page = parts.ledger.runs(query).await.map_err(|error| status::of_ledger(&error))?;
+    Ok(v1::ListRunsResponse {
+        runs: page.rows.iter().map(shard::row_view).collect(),
+        next_cursor: page.next.map_or_else(String::new, |cursor| cursor.0),
+        behind: super::admin::behind(parts).await,
+    })
+}
+
+fn state_from(state: v1::RunState) -> Result<RunState, Status> {
+    Ok(match state {
+        v1::RunState::Queued => RunState::Queued,
+        v1::RunState::Running => RunState::Running,
+        v1::RunState::Waiting => RunState::Waiting,
+        v1::RunState::Paused => RunState::Paused,
+        v1::RunState::WindingUp => RunState::WindingUp,
+        v1::RunState::Completed => RunState::Completed,
+        v1::RunState::Failed => RunState::Failed,
+        v1::RunState::Canceled => RunState::Canceled,
+        v1::RunState::Unspecified => return Err(Status::invalid_argument("states: 0 is no state")),
+    })
+}

@@ -1,0 +1,205 @@
+//! The loop of the call desk: take a message, change the state, send what it wants sent.
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_kernel::{CallOutcome, CallVerdict, Command, ErrorClass, TaskError};
+use kapell_model::Json;
+use kapell_proto::v1::{self, call_message::Kind, call_report};
+use kapell_wire::task::{CallKey, error_from};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use super::message::CallMessage;
+use super::state::{Act, CallState, Reported};
+use crate::definitions::Definitions;
+use crate::dispatch::{DispatchMessage, SessionId};
+use crate::links::Links;
+
+/// How often leases and waiting times are looked at.
+const TICK_EVERY: Duration = Duration::from_millis(100);
+
+/// The call desk.
+pub(crate) struct CallDesk;
+
+/// What the call desk needs.
+pub(crate) struct CallDeskArguments {
+    pub(crate) links: Arc<Links>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) lease: Duration,
+}
+
+pub(crate) struct Running {
+    args: CallDeskArguments,
+    state: CallState,
+}
+
+impl Actor for CallDesk {
+    type Msg = CallMessage;
+    type State = Running;
+    type Arguments = CallDeskArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<CallMessage>,
+        args: CallDeskArguments,
+    ) -> Result<Running, ActorProcessingErr> {
+        myself.send_interval(TICK_EVERY, || CallMessage::Tick);
+        let state = CallState::new(Instant::now(), args.lease);
+        Ok(Running { args, state })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<CallMessage>,
+        message: CallMessage,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        running.take(message);
+        running.act();
+        Ok(())
+    }
+}
+
+impl Running {
+    /// table: one arm for each message.
+    fn take(&mut self, message: CallMessage) {
+        let now = Instant::now();
+        let in_force = self.args.definitions.in_force();
+        match message {
+            CallMessage::Make(order) => self.state.make(order, &in_force),
+            CallMessage::FindOut(order) => self.state.find_out(now, order, &in_force),
+            CallMessage::Over((run, unit, no, attempt)) => self.state.over(CallKey { run, unit, no, attempt }),
+            CallMessage::Read(read) => self.state.read(now, read, &in_force),
+            CallMessage::Join(intro, reply) => {
+                let session = self.state.join(now, intro, &in_force);
+                // The stream that asked may have ended meanwhile; `Left` follows then.
+                drop(reply.send(session));
+            }
+            CallMessage::Left(session) => self.state.left(now, session),
+            CallMessage::Heard(session) => self.state.heard(now, session),
+            CallMessage::Report(session, report) => {
+                self.state.heard(now, session);
+                self.report(now, session, *report);
+                self.state.tick(now, &in_force);
+            }
+            CallMessage::Tick => self.state.tick(now, &in_force),
+            CallMessage::Unknown(keys, reply) => {
+                let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
+                drop(reply.send(unknown));
+            }
+            CallMessage::Status(reply) => drop(reply.send(self.state.status(now))),
+        }
+    }
+
+    fn report(&mut self, now: Instant, session: SessionId, report: v1::CallReport) {
+        let outcome = outcome_of(report.result);
+        match report.which {
+            Some(call_report::Which::Read(id)) => {
+                let result = match outcome {
+                    CallOutcome::Succeeded(output) => Ok(output),
+                    CallOutcome::Failed(error) => Err(error),
+                    CallOutcome::Unknown { reason } => Err(TaskError::new(ErrorClass::Unavailable, &*reason)),
+                };
+                self.state.read_done(session, id, result);
+            }
+            Some(call_report::Which::Call(call)) => match CallKey::from_proto(Some(&call)) {
+                Ok(key) => match self.state.reported(session, key) {
+                    Reported::Made => self.finish(session, key, outcome),
+                    Reported::FoundOut => self.found_out(now, session, key, outcome),
+                },
+                Err(error) => tracing::warn!(%error, "a connector reported a call that is none"),
+            },
+            None => tracing::warn!("a connector reported nothing"),
+        }
+    }
+
+    fn finish(&self, session: SessionId, key: CallKey, outcome: CallOutcome) {
+        let command = Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
+        let ack = self.ack(session, key);
+        // Durable, or not wanted: either way the connector may forget it.
+        self.args.links.tell_run(key.run, command, Box::new(move |_| ack()));
+    }
+
+    fn found_out(&mut self, now: Instant, session: SessionId, key: CallKey, outcome: CallOutcome) {
+        let verdict = match outcome {
+            CallOutcome::Succeeded(found) => verdict_of(&found),
+            CallOutcome::Failed(error) if !error.class.is_retryable() => {
+                Some(CallVerdict::CannotTell { reason: error.to_string().into() })
+            }
+            CallOutcome::Failed(_) | CallOutcome::Unknown { .. } => None,
+        };
+        self.ack(session, key)();
+        match verdict {
+            Some(verdict) => self.settle(key, verdict),
+            None => self.state.find_out_later(now, key),
+        }
+    }
+
+    fn settle(&self, key: CallKey, verdict: CallVerdict) {
+        let command = Command::SettleCall { unit: key.unit, no: key.no, attempt: key.attempt, verdict };
+        self.args.links.tell_run(key.run, command, Box::new(|_| {}));
+    }
+
+    fn ack(&self, session: SessionId, key: CallKey) -> impl FnOnce() + Send + use<> {
+        let to = self.state.sender(session).cloned();
+        move || {
+            let message = v1::CallMessage { kind: Some(Kind::ReportAck(key.to_proto())) };
+            // A connector that does not read is cut off by its stream; it sends the report again when it is back.
+            if let Some(to) = to {
+                drop(to.try_send(Ok(v1::CallFrame { messages: vec![message] })));
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        for act in std::mem::take(&mut self.state.acts) {
+            match act {
+                Act::Send(session, order) => self.send(session, order),
+                Act::Finish(key, outcome) => {
+                    let command = Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
+                    self.args.links.tell_run(key.run, command, Box::new(|_| {}));
+                }
+                Act::Settle(key, verdict) => self.settle(key, verdict),
+                Act::ReadDone(read, result) => self.args.links.tell_dispatch(DispatchMessage::ReadDone {
+                    task: read.task,
+                    no: read.no,
+                    result,
+                }),
+            }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, order: v1::CallOrder) {
+        let frame = v1::CallFrame { messages: vec![v1::CallMessage { kind: Some(Kind::Call(order)) }] };
+        let sent = self.state.sender(session).is_some_and(|to| to.try_send(Ok(frame)).is_ok());
+        if !sent {
+            tracing::warn!(?session, "a connector does not read its frames; its session is ended");
+            self.state.left(Instant::now(), session);
+        }
+    }
+}
+
+fn outcome_of(result: Option<call_report::Result>) -> CallOutcome {
+    let broken = |why: String| CallOutcome::Unknown { reason: why.into() };
+    match result {
+        Some(call_report::Result::Output(text)) => match Json::parse(&text) {
+            Ok(output) => CallOutcome::Succeeded(output),
+            // The call took effect; only its answer cannot be kept.
+            Err(_) => CallOutcome::Succeeded(Json::null()),
+        },
+        Some(call_report::Result::Error(error)) => match error_from(error) {
+            Ok(error) => CallOutcome::Failed(error),
+            Err(error) => broken(error.to_string()),
+        },
+        Some(call_report::Result::Unknown(reason)) => broken(reason),
+        None => broken("the connector reported no result".to_owned()),
+    }
+}
+
+fn verdict_of(found: &Json) -> Option<CallVerdict> {
+    let value = found.value();
+    match value["took_effect"].as_bool()? {
+        true => Some(CallVerdict::TookEffect(Json::of(&value["result"]))),
+        false => Some(CallVerdict::SafeToRepeat),
+    }
+}

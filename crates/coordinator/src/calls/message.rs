@@ -1,0 +1,62 @@
+//! What the call desk may be told.
+use std::time::Duration;
+
+use kapell_kernel::{Attempt, Call, CallNo, UnitId};
+use kapell_model::{Json, Name, RunId, ToolRef};
+use kapell_proto::v1;
+use kapell_wire::task::{CallKey, TaskKey};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use crate::dispatch::SessionId;
+use crate::shard::WorkOrder;
+
+/// Where frames for a connector go.
+pub(crate) type ToConnector = mpsc::Sender<Result<v1::CallFrame, Status>>;
+
+/// What a connector says of itself.
+#[derive(Debug)]
+pub(crate) struct ConnectorIntro {
+    pub(crate) name: String,
+    pub(crate) instance: Vec<u8>,
+    pub(crate) capacity: u32,
+    pub(crate) holding: Vec<CallKey>,
+    pub(crate) to: ToConnector,
+}
+
+/// A call without effect.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) task: TaskKey,
+    pub(crate) no: CallNo,
+    pub(crate) namespace: Name,
+    pub(crate) tool: ToolRef,
+    pub(crate) args: Json,
+    pub(crate) timeout: Duration,
+}
+
+/// What the call desk may be told.
+pub(crate) enum CallMessage {
+    /// Make a call that is journaled as intended.
+    Make(WorkOrder<(UnitId, Call)>),
+    /// Find out whether a call took effect.
+    FindOut(WorkOrder<(UnitId, Call)>),
+    /// A call is over.
+    Over((RunId, UnitId, CallNo, Attempt)),
+    /// Make a read.
+    Read(Read),
+    /// A connector connected.
+    Join(ConnectorIntro, oneshot::Sender<SessionId>),
+    /// A connection ended.
+    Left(SessionId),
+    /// A connector is still there.
+    Heard(SessionId),
+    /// A call, a finding-out or a read ended.
+    Report(SessionId, Box<v1::CallReport>),
+    /// Time has passed.
+    Tick,
+    /// Which of these calls nobody knows here.
+    Unknown(Vec<CallKey>, oneshot::Sender<Vec<CallKey>>),
+    /// Who is connected.
+    Status(oneshot::Sender<Vec<v1::SessionStatus>>),
+}

@@ -1,0 +1,423 @@
+//! Which connector holds which call. Synchronous; says what to send and what to report, and never sends.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_kernel::{Call, CallOutcome, CallVerdict, ErrorClass, TaskError, UnitId};
+use kapell_model::Name;
+use kapell_model::definition::Idempotency;
+use kapell_proto::v1;
+use kapell_wire::task::CallKey;
+use tokio::time::Instant;
+
+use super::message::{ConnectorIntro, Read, ToConnector};
+use crate::definitions::InForce;
+use crate::dispatch::SessionId;
+use crate::shard::{Origin, WorkOrder};
+
+/// What the call desk wants done.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// Send to a connector.
+    Send(SessionId, v1::CallOrder),
+    /// Tell a run how a call went.
+    Finish(CallKey, CallOutcome),
+    /// Tell a run what was found out.
+    Settle(CallKey, CallVerdict),
+    /// Tell a task how a read went.
+    ReadDone(Read, Result<kapell_model::Json, TaskError>),
+}
+
+/// One connected (or just disconnected) connector.
+struct Session {
+    name: String,
+    instance: Vec<u8>,
+    capacity: u32,
+    held: BTreeSet<Item>,
+    to: Option<ToConnector>,
+    heard: Instant,
+}
+
+/// Something that a connector does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Call(CallKey),
+    Read(u64),
+}
+
+struct Work {
+    namespace: Name,
+    call: Call,
+    aim: Aim,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Make,
+    FindOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Queued,
+    Held(SessionId),
+    /// Found in the journal; a connector may hold it.
+    Limbo,
+    /// What was sent may still take effect until then.
+    Settling(Instant),
+    /// The run was told how it ended and has not answered yet; it must not be made again meanwhile.
+    Told,
+}
+
+struct Reading {
+    read: Read,
+    until: Instant,
+    held: Option<SessionId>,
+}
+
+/// Which connector holds which call.
+pub(super) struct CallState {
+    sessions: BTreeMap<SessionId, Session>,
+    calls: BTreeMap<CallKey, Work>,
+    reads: BTreeMap<u64, Reading>,
+    queue: VecDeque<Item>,
+    next_session: u64,
+    next_read: u64,
+    lease: Duration,
+    adoption_ends: Option<Instant>,
+    pub(super) acts: Vec<Act>,
+}
+
+/// Pause before somebody asks again whether a call took effect.
+const FIND_OUT_AGAIN: Duration = Duration::from_secs(1);
+
+impl CallState {
+    pub(super) fn new(now: Instant, lease: Duration) -> CallState {
+        CallState {
+            sessions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            queue: VecDeque::new(),
+            next_session: 1,
+            next_read: 1,
+            lease,
+            adoption_ends: Some(now + lease),
+            acts: Vec::new(),
+        }
+    }
+
+    pub(super) fn make(&mut self, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
+        let (unit, call) = order.work;
+        let key = CallKey { run: order.run, unit, no: call.no, attempt: call.attempt };
+        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make) {
+            return;
+        }
+        let waits = order.origin == Origin::Recovered && self.adoption_ends.is_some();
+        let place = if waits { Place::Limbo } else { Place::Queued };
+        self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place });
+        if !waits {
+            self.queue.push_back(Item::Call(key));
+            self.hand_out(in_force);
+        }
+    }
+
+    /// Begins to find out, by the means that the tool declares.
+    pub(super) fn find_out(&mut self, now: Instant, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
+        let (unit, call) = order.work;
+        let key = CallKey { run: order.run, unit, no: call.no, attempt: call.attempt };
+        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::FindOut) {
+            return;
+        }
+        let Some(entry) = in_force.catalogue.tool(&order.namespace, &call.tool) else {
+            let reason = format!("the tool `{}` is not defined any more", call.tool).into();
+            self.acts.push(Act::Settle(key, CallVerdict::CannotTell { reason }));
+            return;
+        };
+        match (&entry.tool.idempotency, &entry.tool.reconcile) {
+            (Idempotency::Natural | Idempotency::Key { .. }, _) => {
+                self.acts.push(Act::Settle(key, CallVerdict::SafeToRepeat));
+            }
+            (Idempotency::None, Some(_)) => {
+                // A connector may still begin the call it holds within one timeout, and what it sent may take effect
+                // within another: a read before that could miss it.
+                let place = Place::Settling(now + entry.timeout * 2);
+                self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::FindOut, place });
+            }
+            (Idempotency::None, None) => {
+                let reason = format!("the tool `{}` declares no way to find out", call.tool).into();
+                self.acts.push(Act::Settle(key, CallVerdict::CannotTell { reason }));
+            }
+        }
+    }
+
+    pub(super) fn over(&mut self, key: CallKey) {
+        if let Some(work) = self.calls.remove(&key)
+            && let Place::Held(session) = work.place
+            && let Some(session) = self.sessions.get_mut(&session)
+        {
+            session.held.remove(&Item::Call(key));
+        }
+    }
+
+    pub(super) fn read(&mut self, now: Instant, read: Read, in_force: &InForce) {
+        let id = self.next_read;
+        self.next_read += 1;
+        let until = now + read.timeout * 2;
+        self.reads.insert(id, Reading { read, until, held: None });
+        self.queue.push_back(Item::Read(id));
+        self.hand_out(in_force);
+    }
+
+    pub(super) fn join(&mut self, now: Instant, intro: ConnectorIntro, in_force: &InForce) -> SessionId {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        let earlier: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, session)| session.name == intro.name).map(|(id, _)| *id).collect();
+        let mut before = BTreeSet::new();
+        for old in earlier {
+            let same = self.sessions.get(&old).is_some_and(|session| session.instance == intro.instance);
+            if same {
+                before.extend(self.sessions.remove(&old).map(|session| session.held).unwrap_or_default());
+            } else {
+                self.lose(now, old, "another process took the connector's place");
+            }
+        }
+        let holding: BTreeSet<Item> = intro.holding.iter().copied().map(Item::Call).collect();
+        let session = Session {
+            name: intro.name,
+            instance: intro.instance,
+            capacity: intro.capacity,
+            held: BTreeSet::new(),
+            to: Some(intro.to),
+            heard: now,
+        };
+        self.sessions.insert(id, session);
+        intro.holding.iter().for_each(|key| self.claim(id, *key));
+        // Sent, but the connector never got it: nothing was begun.
+        for item in before.difference(&holding) {
+            self.requeue(*item);
+        }
+        self.hand_out(in_force);
+        id
+    }
+
+    fn claim(&mut self, session: SessionId, key: CallKey) {
+        // A finding-out is a read: whoever has it may have it twice.
+        if let Some(work) = self.calls.get_mut(&key)
+            && matches!(work.place, Place::Limbo | Place::Held(_) | Place::Queued)
+        {
+            work.place = Place::Held(session);
+            self.queue.retain(|item| *item != Item::Call(key));
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.held.insert(Item::Call(key));
+            }
+        }
+    }
+
+    fn requeue(&mut self, item: Item) {
+        match item {
+            Item::Call(key) => {
+                let Some(work) = self.calls.get_mut(&key) else { return };
+                work.place = Place::Queued;
+            }
+            Item::Read(id) => {
+                let Some(reading) = self.reads.get_mut(&id) else { return };
+                reading.held = None;
+            }
+        }
+        self.queue.push_back(item);
+    }
+
+    pub(super) fn left(&mut self, now: Instant, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.to = None;
+            session.heard = now;
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Instant, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.heard = now;
+        }
+    }
+
+    /// Takes the end of a call out of the session; says what it was for.
+    pub(super) fn reported(&mut self, session: SessionId, key: CallKey) -> Reported {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.held.remove(&Item::Call(key));
+        }
+        match self.calls.get_mut(&key) {
+            Some(Work { aim: Aim::FindOut, place: Place::Held(_), .. }) => Reported::FoundOut,
+            Some(work) => {
+                work.place = Place::Told;
+                Reported::Made
+            }
+            None => Reported::Made,
+        }
+    }
+
+    pub(super) fn read_done(&mut self, session: SessionId, id: u64, result: Result<kapell_model::Json, TaskError>) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.held.remove(&Item::Read(id));
+        }
+        if let Some(reading) = self.reads.remove(&id) {
+            self.acts.push(Act::ReadDone(reading.read, result));
+        }
+    }
+
+    fn told(&mut self, key: CallKey) {
+        if let Some(work) = self.calls.get_mut(&key) {
+            work.place = Place::Told;
+        }
+    }
+
+    /// The finding-out failed; it is tried again.
+    pub(super) fn find_out_later(&mut self, now: Instant, key: CallKey) {
+        if let Some(work) = self.calls.get_mut(&key) {
+            work.place = Place::Settling(now + FIND_OUT_AGAIN);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, in_force: &InForce) {
+        let silent = |session: &Session| session.heard + self.lease <= now;
+        let lost: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, session)| silent(session)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.lose(now, id, "the connector was silent for longer than its lease");
+        }
+        if self.adoption_ends.is_some_and(|ends| ends <= now) {
+            self.adoption_ends = None;
+            let limbo = self.calls.iter().filter(|(_, work)| work.place == Place::Limbo);
+            let limbo: Vec<CallKey> = limbo.map(|(key, _)| *key).collect();
+            for key in limbo {
+                self.told(key);
+                let reason: Arc<str> = "no connector came back with the call after a restart".into();
+                self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason }));
+            }
+        }
+        let settled: Vec<CallKey> = self
+            .calls
+            .iter()
+            .filter(|(_, work)| matches!(work.place, Place::Settling(until) if until <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        settled.into_iter().for_each(|key| self.requeue(Item::Call(key)));
+        let late = self.reads.iter().filter(|(_, reading)| reading.until <= now);
+        let late: Vec<(u64, Option<SessionId>)> = late.map(|(id, reading)| (*id, reading.held)).collect();
+        for (id, held) in late {
+            let error = TaskError::new(ErrorClass::Unavailable, "no connector answered in time");
+            self.read_done(held.unwrap_or(SessionId(0)), id, Err(error));
+        }
+        self.hand_out(in_force);
+    }
+
+    fn lose(&mut self, now: Instant, id: SessionId, why: &str) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        for item in session.held {
+            match item {
+                Item::Call(key) => match self.calls.get_mut(&key).map(|work| work.aim) {
+                    Some(Aim::Make) => {
+                        self.told(key);
+                        self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason: why.into() }));
+                    }
+                    Some(Aim::FindOut) => self.find_out_later(now, key),
+                    None => {}
+                },
+                Item::Read(id) => self.read_done(SessionId(0), id, Err(TaskError::new(ErrorClass::Unavailable, why))),
+            }
+        }
+    }
+
+    /// Hands waiting work to connectors with room, the one with the most room first.
+    fn hand_out(&mut self, in_force: &InForce) {
+        while !self.queue.is_empty() {
+            let room = |session: &Session| session.capacity.saturating_sub(session.held.len() as u32);
+            let best = self
+                .sessions
+                .iter()
+                .filter(|(_, session)| session.to.is_some() && room(session) > 0)
+                .max_by_key(|(_, session)| room(session))
+                .map(|(id, _)| *id);
+            let (Some(session), Some(item)) = (best, self.queue.pop_front()) else { return };
+            if let Some(order) = self.order(session, item, in_force) {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.held.insert(item);
+                }
+                self.acts.push(Act::Send(session, order));
+            }
+        }
+    }
+
+    fn order(&mut self, session: SessionId, item: Item, in_force: &InForce) -> Option<v1::CallOrder> {
+        match item {
+            Item::Call(key) => {
+                let work = self.calls.get_mut(&key).filter(|work| work.place == Place::Queued)?;
+                work.place = Place::Held(session);
+                let timeout = in_force.catalogue.tool(&work.namespace, &work.call.tool).map(|tool| tool.timeout);
+                let mode = match work.aim {
+                    Aim::Make => v1::CallMode::Call,
+                    Aim::FindOut => v1::CallMode::Reconcile,
+                };
+                Some(v1::CallOrder {
+                    which: Some(v1::call_order::Which::Call(key.to_proto())),
+                    namespace: work.namespace.to_string(),
+                    tool: work.call.tool.to_string(),
+                    args: work.call.args.to_string(),
+                    key: idempotency_key(&key),
+                    begin_within_ms: timeout.map_or(0, |timeout| timeout.as_millis() as u64),
+                    mode: mode.into(),
+                })
+            }
+            Item::Read(id) => {
+                let reading = self.reads.get_mut(&id)?;
+                reading.held = Some(session);
+                let read = &reading.read;
+                Some(v1::CallOrder {
+                    which: Some(v1::call_order::Which::Read(id)),
+                    namespace: read.namespace.to_string(),
+                    tool: read.tool.to_string(),
+                    args: read.args.to_string(),
+                    key: String::new(),
+                    begin_within_ms: read.timeout.as_millis() as u64,
+                    mode: v1::CallMode::Call.into(),
+                })
+            }
+        }
+    }
+
+    pub(super) fn sender(&self, session: SessionId) -> Option<&ToConnector> {
+        self.sessions.get(&session)?.to.as_ref()
+    }
+
+    pub(super) fn knows(&self, key: &CallKey) -> bool {
+        self.calls.contains_key(key)
+    }
+
+    pub(super) fn status(&self, now: Instant) -> Vec<v1::SessionStatus> {
+        let sessions = self.sessions.values().map(|session| v1::SessionStatus {
+            name: session.name.clone(),
+            instance: crate::dispatch::hex(&session.instance),
+            capacity: session.capacity,
+            busy: session.held.len() as u32,
+            silent_ms: i64::try_from(now.duration_since(session.heard).as_millis()).unwrap_or(i64::MAX),
+            quarantined: vec![],
+        });
+        sessions.collect()
+    }
+}
+
+/// What a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reported {
+    Made,
+    FoundOut,
+}
+
+/// The same in every making of the call: what `idempotency: key` carries.
+fn idempotency_key(key: &CallKey) -> String {
+    let unit = kapell_wire::task::unit_to(key.unit);
+    let item = unit.item.map_or_else(String::new, |item| format!(".{item}"));
+    let undo = if unit.undo { "u" } else { "" };
+    format!("{}-{}{item}{undo}-{}", key.run, unit.step, key.no.0)
+}

@@ -1,0 +1,72 @@
+//! What the dispatcher may be told.
+use kapell_kernel::{Attempt, Call, CallNo, Dispatch, UnitId};
+use kapell_model::{Json, RunId, ToolRef};
+use kapell_proto::v1;
+use kapell_wire::task::TaskKey;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use crate::shard::WorkOrder;
+
+/// One connection of a worker. A worker that comes back has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// Where frames for a worker go.
+pub(crate) type ToWorker = mpsc::Sender<Result<v1::CoordinatorFrame, Status>>;
+
+/// What a worker says of itself.
+#[derive(Debug)]
+pub(crate) struct WorkerIntro {
+    pub(crate) name: String,
+    pub(crate) instance: Vec<u8>,
+    pub(crate) capacity: u32,
+    pub(crate) builtin: bool,
+    /// NAMESPACE/SKILL.
+    pub(crate) skills: Vec<String>,
+    pub(crate) holding: Vec<TaskKey>,
+    pub(crate) to: ToWorker,
+}
+
+/// The worker is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Joined {
+    pub(crate) session: SessionId,
+}
+
+/// What the dispatcher may be told.
+pub(crate) enum DispatchMessage {
+    /// Tasks to hand out, and tasks that are no longer wanted.
+    Submit { tasks: Vec<WorkOrder<Dispatch>>, canceled: Vec<(RunId, UnitId, Attempt)> },
+    /// A worker connected.
+    Join(WorkerIntro, oneshot::Sender<Joined>),
+    /// A connection ended.
+    Left(SessionId),
+    /// A worker reported that tasks are over; its slots are free.
+    Finished(SessionId, Vec<TaskKey>),
+    /// A worker is still there.
+    Heard(SessionId),
+    /// A worker takes no more tasks.
+    Draining(SessionId),
+    /// A specialist (NAMESPACE/SPECIALIST) keeps dying on this worker, or may be tried again.
+    Quarantine { session: SessionId, specialist: String, reason: String },
+    /// How tool calls went, for the tasks that wait for them.
+    CallNews(Vec<((RunId, UnitId, Attempt), Call)>),
+    /// A read is over, for the task that waits for it.
+    ReadDone { task: TaskKey, no: CallNo, result: Result<Json, kapell_kernel::TaskError> },
+    /// A task wants a tool called.
+    Tool { session: SessionId, task: TaskKey, no: CallNo, tool: ToolRef, args: Json },
+    /// Time has passed.
+    Tick,
+    /// Which of these tasks nobody knows here.
+    Unknown(Vec<TaskKey>, oneshot::Sender<Vec<TaskKey>>),
+    /// Who is connected.
+    Status(oneshot::Sender<DispatchStatus>),
+}
+
+/// Who is connected, and what waits.
+#[derive(Debug, Default)]
+pub(crate) struct DispatchStatus {
+    pub(crate) workers: Vec<v1::SessionStatus>,
+    pub(crate) queued: u64,
+}

@@ -1,0 +1,94 @@
+//! Releasing: what leaves a shard once its entries are on disk goes to whom it is for.
+//!
+//! Owns: the grouping of many outputs into few messages.
+use std::sync::Arc;
+
+use kapell_kernel::Command;
+use kapell_runtime::{Job, OnDeath};
+use ractor::ActorRef;
+
+use crate::calls::CallMessage;
+use crate::context;
+use crate::dispatch::DispatchMessage;
+use crate::links::Links;
+use crate::shard::{Output, Request, ShardArguments, ShardMessage, SubmitError, project};
+
+const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
+
+/// Sends each output on its way.
+pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &ActorRef<ShardMessage>) {
+    let (mut tasks, mut canceled, mut news, mut calls) = (vec![], vec![], vec![], vec![]);
+    for output in outputs {
+        match output {
+            Output::Reply(reply) => reply(),
+            Output::Dispatch(task) => tasks.push(task),
+            Output::Cancel(run, unit, attempt) => canceled.push((run, unit, attempt)),
+            Output::CallNews(run, unit, attempt, call) => news.push(((run, unit, attempt), *call)),
+            Output::Call(order) => calls.push(CallMessage::Make(order)),
+            Output::Reconcile(order) => calls.push(CallMessage::FindOut(order)),
+            Output::CallOver(run, unit, no, attempt) => calls.push(CallMessage::Over((run, unit, no, attempt))),
+            Output::StartChild(parent, start) => start_child(&args.links, parent, *start),
+            Output::TellParent(child, parent, ending) => tell_parent(&args.links, child, parent, *ending),
+            Output::Notify(to, run) => {
+                // A watcher that does not keep up misses states, never the end: `AwaitEnd` tells that.
+                drop(to.try_send(*run));
+            }
+            Output::Gather(run) => {
+                let (links, ledger) = (args.links.clone(), args.ledger.clone());
+                args.runtime.jobs.spawn(GATHER, async move { context::gather(&links, ledger, run).await });
+            }
+            Output::Defined(changes) => {
+                if let Err(errors) = args.definitions.apply(&changes) {
+                    tracing::error!(?errors, "stored definitions do not hold together");
+                }
+            }
+            Output::Project(batch) => project(args, myself, batch),
+        }
+    }
+    if !tasks.is_empty() || !canceled.is_empty() {
+        args.links.tell_dispatch(DispatchMessage::Submit { tasks, canceled });
+    }
+    if !news.is_empty() {
+        args.links.tell_dispatch(DispatchMessage::CallNews(news));
+    }
+    calls.into_iter().for_each(|call| args.links.tell_calls(call));
+}
+
+fn start_child(links: &Arc<Links>, parent: kapell_kernel::ParentRef, start: crate::shard::StartRun) {
+    let (back, run) = (links.clone(), start.run);
+    let reply = Box::new(move |result: Result<_, SubmitError>| {
+        let Some(mailbox) = back.of_run(parent.run) else { return };
+        match result {
+            Ok(_) => mailbox.submit_owed(Request::ChildConfirmed(parent.run, parent.unit, parent.attempt)),
+            // The parent asks again until it is confirmed.
+            Err(error) => tracing::debug!(%error, "a child was not started yet"),
+        }
+    });
+    match links.of_run(run) {
+        Some(mailbox) => mailbox.submit_owed(Request::Start(Box::new(start), reply)),
+        None => tracing::error!(%run, "a child's id names no shard of this store"),
+    }
+}
+
+fn tell_parent(
+    links: &Arc<Links>,
+    child: kapell_model::RunId,
+    parent: kapell_kernel::ParentRef,
+    ending: kapell_kernel::Ending,
+) {
+    let back = links.clone();
+    let reply = Box::new(move |result: Result<(), SubmitError>| {
+        // A parent that does not wait (any more) knows as much as it wants to.
+        let told = !matches!(result, Err(SubmitError::Busy { .. } | SubmitError::Unavailable));
+        if told && let Some(mailbox) = back.of_run(child) {
+            let nothing = Box::new(|_: Result<(), SubmitError>| {});
+            mailbox.submit_owed(Request::Command(child, Box::new(Command::AcknowledgeEnd), nothing));
+        }
+    });
+    let report =
+        Command::ReportChild { unit: parent.unit, attempt: parent.attempt, result: Ok(ending) };
+    match links.of_run(parent.run) {
+        Some(mailbox) => mailbox.submit_owed(Request::Command(parent.run, Box::new(report), reply)),
+        None => tracing::error!(run = %parent.run, "a parent's id names no shard of this store"),
+    }
+}

@@ -1,0 +1,262 @@
+//! One stream for each worker.
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use kapell_kernel::{CallNo, Command};
+use kapell_model::{Json, RunId, ShardId, ToolRef};
+use kapell_proto::v1::{self, coordinator_message::Kind, worker_message};
+use kapell_runtime::{Job, OnDeath, Runtime};
+use kapell_wire::task::{BadRef, TaskKey, error_from};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request as GrpcRequest, Response, Status, Streaming};
+
+use super::{FRAMES_WAITING_MAX, Liveness};
+use crate::definitions::Definitions;
+use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
+use crate::links::Links;
+use crate::shard::{Request, SubmitError};
+
+const SESSION: Job = Job { name: "worker session", on_panic: OnDeath::Log };
+const REPORTS: Job = Job { name: "worker reports", on_panic: OnDeath::Log };
+
+type ToWorker = mpsc::Sender<Result<v1::CoordinatorFrame, Status>>;
+
+/// Serves workers.
+pub(crate) struct WorkerSessions {
+    pub(crate) links: Arc<Links>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) runtime: Runtime,
+    pub(crate) liveness: Liveness,
+}
+
+#[tonic::async_trait]
+impl v1::worker_service_server::WorkerService for WorkerSessions {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorFrame, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: GrpcRequest<Streaming<v1::WorkerFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("the first frame must hold a hello"))?;
+        let mut messages = first.messages.into_iter();
+        let Some(worker_message::Kind::Hello(hello)) = messages.next().and_then(|message| message.kind) else {
+            return Err(Status::invalid_argument("the first message must be a hello"));
+        };
+        let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
+        let session = self.join(hello, &to).await?;
+        let stream = OpenStream {
+            links: self.links.clone(),
+            runtime: self.runtime.clone(),
+            definitions: self.definitions.clone(),
+            session,
+            to,
+        };
+        let rest = messages.collect();
+        self.runtime.jobs.spawn(SESSION, async move { stream.serve(rest, frames).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(from))))
+    }
+}
+
+impl WorkerSessions {
+    async fn join(&self, hello: v1::WorkerHello, to: &ToWorker) -> Result<SessionId, Status> {
+        let holding: Vec<TaskKey> = hello
+            .holding
+            .iter()
+            .map(|task| TaskKey::from_proto(Some(task)))
+            .collect::<Result<_, BadRef>>()
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let welcome = v1::Welcome {
+            heartbeat_ms: self.liveness.heartbeat.as_millis() as u64,
+            lease_ms: self.liveness.lease.as_millis() as u64,
+            definitions: Some(definitions_to(&self.definitions.in_force())),
+        };
+        send(to, vec![Kind::Welcome(welcome)]).await?;
+        let intro = WorkerIntro {
+            name: hello.worker,
+            instance: hello.instance,
+            capacity: hello.capacity,
+            builtin: hello.builtin,
+            skills: hello.skills,
+            holding,
+            to: to.clone(),
+        };
+        let (reply, joined) = oneshot::channel();
+        self.links.tell_dispatch(DispatchMessage::Join(intro, reply));
+        let joined = joined.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(joined.session)
+    }
+}
+
+async fn send(to: &ToWorker, kinds: Vec<Kind>) -> Result<(), Status> {
+    let messages = kinds.into_iter().map(|kind| v1::CoordinatorMessage { kind: Some(kind) }).collect();
+    to.send(Ok(v1::CoordinatorFrame { messages })).await.map_err(|_| Status::cancelled("the worker is gone"))
+}
+
+/// One open stream.
+struct OpenStream {
+    links: Arc<Links>,
+    runtime: Runtime,
+    definitions: Arc<Definitions>,
+    session: SessionId,
+    to: ToWorker,
+}
+
+impl OpenStream {
+    async fn serve(self, first: Vec<v1::WorkerMessage>, mut frames: Streaming<v1::WorkerFrame>) {
+        let mut revisions = self.definitions.subscribe();
+        let mut next = Ok(Some(v1::WorkerFrame { messages: first }));
+        loop {
+            match next {
+                Ok(Some(frame)) => {
+                    if let Err(status) = self.take(frame).await {
+                        drop(self.to.send(Err(status)).await);
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    tracing::debug!(%status, "a worker's stream ended");
+                    break;
+                }
+            }
+            next = loop {
+                tokio::select! {
+                    biased;
+                    frame = frames.message() => break frame,
+                    changed = revisions.changed() => {
+                        let news = changed.is_ok().then(|| revisions.borrow_and_update().clone());
+                        if let Some(in_force) = news
+                            && send(&self.to, vec![Kind::Definitions(definitions_to(&in_force))]).await.is_err()
+                        {
+                            break Ok(None);
+                        }
+                    }
+                }
+            };
+        }
+        self.links.tell_dispatch(DispatchMessage::Left(self.session));
+    }
+
+    /// table: one arm for each message.
+    async fn take(&self, frame: v1::WorkerFrame) -> Result<(), Status> {
+        let mut reports: Vec<(TaskKey, Command)> = Vec::new();
+        for message in frame.messages {
+            match message.kind {
+                Some(worker_message::Kind::Report(report)) => reports.push(report_of(report)?),
+                Some(worker_message::Kind::Tool(tool)) => self.tool(tool)?,
+                Some(worker_message::Kind::Checkpoint(checkpoint)) => self.checkpoint(checkpoint).await?,
+                Some(worker_message::Kind::Heartbeat(heartbeat)) => {
+                    self.links.tell_dispatch(DispatchMessage::Heard(self.session));
+                    send(&self.to, vec![Kind::Heartbeat(heartbeat)]).await?;
+                }
+                Some(worker_message::Kind::Quarantine(quarantine)) => {
+                    self.links.tell_dispatch(DispatchMessage::Quarantine {
+                        session: self.session,
+                        specialist: quarantine.specialist,
+                        reason: quarantine.reason,
+                    });
+                }
+                Some(worker_message::Kind::Draining(_)) => {
+                    self.links.tell_dispatch(DispatchMessage::Draining(self.session));
+                }
+                Some(worker_message::Kind::Hello(_)) => {
+                    return Err(Status::invalid_argument("a hello may only come first"));
+                }
+                None => return Err(Status::invalid_argument("a message of a kind that this coordinator does not know")),
+            }
+        }
+        if !reports.is_empty() {
+            self.report(reports).await;
+        }
+        Ok(())
+    }
+
+    fn tool(&self, request: v1::ToolRequest) -> Result<(), Status> {
+        let task = TaskKey::from_proto(request.task.as_ref()).map_err(bad)?;
+        let tool: ToolRef = request.tool.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let args = Json::parse(&request.args).map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let no = CallNo(request.no);
+        self.links.tell_dispatch(DispatchMessage::Tool { session: self.session, task, no, tool, args });
+        Ok(())
+    }
+
+    async fn checkpoint(&self, checkpoint: v1::Checkpoint) -> Result<(), Status> {
+        let task = TaskKey::from_proto(checkpoint.task.as_ref()).map_err(bad)?;
+        let data = Json::parse(&checkpoint.data).map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let (to, position) = (self.to.clone(), checkpoint.position);
+        let acknowledge = move |result: Result<(), SubmitError>| {
+            if result.is_ok() {
+                let ack = v1::CheckpointAck { task: Some(task.to_proto()), position };
+                let message = v1::CoordinatorMessage { kind: Some(Kind::CheckpointAck(ack)) };
+                // A worker that does not read loses its session; its tasks begin from the last checkpoint.
+                drop(to.try_send(Ok(v1::CoordinatorFrame { messages: vec![message] })));
+            }
+        };
+        let save = Command::SaveCheckpoint { unit: task.unit, attempt: task.attempt, position, data };
+        self.links.tell_run(task.run, save, Box::new(acknowledge));
+        Ok(())
+    }
+
+    /// All reports of a frame go to their shards together; each shard's are acknowledged in one frame.
+    async fn report(&self, reports: Vec<(TaskKey, Command)>) {
+        let keys = reports.iter().map(|(key, _)| *key).collect();
+        self.links.tell_dispatch(DispatchMessage::Finished(self.session, keys));
+        let mut by_shard: BTreeMap<ShardId, Vec<(TaskKey, Command)>> = BTreeMap::new();
+        for (key, command) in reports {
+            by_shard.entry(key.run.shard()).or_default().push((key, command));
+        }
+        for (shard, reports) in by_shard {
+            let Some(mailbox) = self.links.shard(shard).cloned() else { continue };
+            let keys: Vec<TaskKey> = reports.iter().map(|(key, _)| *key).collect();
+            let commands: Vec<(RunId, Command)> =
+                reports.into_iter().map(|(key, command)| (key.run, command)).collect();
+            let (reply, answered) = oneshot::channel();
+            let again = commands.clone();
+            let request = Request::Commands(commands, Box::new(move |results| drop(reply.send(results))));
+            // Holds the stream back while the shard has no room.
+            mailbox.submit(request).await;
+            let to = self.to.clone();
+            self.runtime.jobs.spawn(REPORTS, acknowledge(answered, again, keys, mailbox, to));
+        }
+    }
+}
+
+/// Acknowledges reports once they are on disk (or stale); asks again when the journal failed under them.
+async fn acknowledge(
+    mut answered: oneshot::Receiver<Vec<Result<(), SubmitError>>>,
+    commands: Vec<(RunId, Command)>,
+    keys: Vec<TaskKey>,
+    mailbox: Arc<crate::shard::Mailbox>,
+    to: ToWorker,
+) {
+    while answered.await.is_err() {
+        let (reply, again) = oneshot::channel();
+        answered = again;
+        let request = Request::Commands(commands.clone(), Box::new(move |results| drop(reply.send(results))));
+        mailbox.submit(request).await;
+    }
+    let kinds = keys.iter().map(|key| Kind::ReportAck(key.to_proto())).collect();
+    // A worker that is gone sends its reports again when it is back.
+    drop(send(&to, kinds).await);
+}
+
+fn bad(error: BadRef) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn report_of(report: v1::TaskReport) -> Result<(TaskKey, Command), Status> {
+    let key = TaskKey::from_proto(report.task.as_ref()).map_err(bad)?;
+    let result = match report.result {
+        Some(v1::task_report::Result::Output(text)) => Json::parse(&text).map_err(|error| {
+            let class = kapell_kernel::ErrorClass::ContractBroken;
+            kapell_kernel::TaskError::new(class, format!("the output is {error}"))
+        }),
+        Some(v1::task_report::Result::Error(error)) => Err(error_from(error).map_err(bad)?),
+        None => return Err(Status::invalid_argument("a report needs an output or an error")),
+    };
+    Ok((key, Command::FinishTask { unit: key.unit, attempt: key.attempt, result }))
+}

@@ -1,0 +1,292 @@
+//! The loop of a shard: take a batch, decide, append, and when it is on disk release what it led to.
+//!
+//! Owns: the pipeline (the next batch is decided while the last is flushed) and the rhythm of timers, ledger and
+//! checkpoints. Never: releases an output before its batch is on disk. A failed append kills it; its supervisor
+//! starts it anew from the journal.
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_journal::{AppendError, Batch, Journal, RunImage};
+use kapell_ledger::{Ledger, LedgerBatch};
+use kapell_model::{Epoch, Seq, Timestamp};
+use kapell_runtime::{Job, OnDeath, Runtime};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::load;
+use super::mailbox::Mailbox;
+use super::message::{Output, ShardMessage};
+use super::state::{ShardRules, ShardState};
+use crate::definitions::Definitions;
+use crate::links::Links;
+use crate::release;
+
+/// Most requests of one batch.
+const BATCH_REQUESTS_MAX: usize = 2_048;
+/// Batches that may be under way to the disk at once.
+const PIPELINE_BATCHES_MAX: usize = 2;
+/// Timers fired in one batch.
+const BATCH_TIMERS_MAX: usize = 2_048;
+/// The clock may step, so no timer is slept for longer than this.
+const TICK_MAX: Duration = Duration::from_secs(1);
+/// How often the ledger is told.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// Entries between two checkpoints.
+const CHECKPOINT_ENTRIES: u64 = 200_000;
+/// Time between two checkpoints of a shard in which anything happened.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Entries that are kept for history after a checkpoint covers them.
+const HISTORY_ENTRIES: u64 = 20_000_000;
+
+const PROJECT: Job = Job { name: "project", on_panic: OnDeath::StopNode };
+const CHECKPOINT: Job = Job { name: "checkpoint", on_panic: OnDeath::StopNode };
+
+/// The actor of a shard.
+pub(crate) struct Shard;
+
+/// What a shard needs.
+#[derive(Clone)]
+pub(crate) struct ShardArguments {
+    pub(crate) rules: ShardRules,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) runtime: Runtime,
+}
+
+/// What the actor keeps between messages.
+pub(crate) struct Running {
+    args: ShardArguments,
+    myself: ActorRef<ShardMessage>,
+    shard: ShardState,
+    epoch: Epoch,
+    batch: u64,
+    /// Outputs of batches that are under way to the disk, oldest first.
+    in_flight: VecDeque<(u64, Vec<Output>)>,
+    /// When the next `Tick` will come.
+    tick_at: Option<Timestamp>,
+    projecting: bool,
+    checkpoint: Checkpoint,
+}
+
+/// How far the checkpoint is.
+struct Checkpoint {
+    /// What the last one covers.
+    through: Seq,
+    at: Timestamp,
+    trimmed: Seq,
+    under_way: bool,
+    /// Waits for the ledger to get as far.
+    pending: Option<(Seq, Vec<RunImage>)>,
+}
+
+impl Actor for Shard {
+    type Msg = ShardMessage;
+    type State = Running;
+    type Arguments = ShardArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        args: ShardArguments,
+    ) -> Result<Running, ActorProcessingErr> {
+        let loaded = load::load(&args).await?;
+        let now = args.runtime.clock.now();
+        let checkpoint =
+            Checkpoint { through: loaded.checkpointed, at: now, trimmed: Seq::ZERO, under_way: false, pending: None };
+        let mut running = Running {
+            myself: myself.clone(),
+            shard: loaded.state,
+            epoch: loaded.epoch,
+            batch: 0,
+            in_flight: VecDeque::new(),
+            tick_at: None,
+            projecting: false,
+            checkpoint,
+            args,
+        };
+        running.shard.drive_all(now, &running.args.definitions.in_force());
+        running.finish_batch(now);
+        running.args.mailbox.serve(myself.clone());
+        myself.send_interval(FLUSH_EVERY, || ShardMessage::Flush);
+        Ok(running)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ShardMessage>,
+        message: ShardMessage,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMessage::Wake => running.work(),
+            ShardMessage::Durable { batch, result } => running.durable(batch, result)?,
+            ShardMessage::Tick => {
+                running.tick_at = None;
+                running.fire();
+            }
+            ShardMessage::Flush => running.flush(),
+            ShardMessage::Projected { through } => running.projected(through),
+            ShardMessage::Checkpointed { through } => running.checkpointed(through),
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Takes the next batch, unless enough are under way; then the next `Durable` does.
+    fn work(&mut self) {
+        if self.in_flight.len() >= PIPELINE_BATCHES_MAX {
+            return;
+        }
+        let requests = self.args.mailbox.take(BATCH_REQUESTS_MAX);
+        let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
+        for request in requests {
+            self.shard.apply(request, now, &in_force);
+        }
+        self.finish_batch(now);
+    }
+
+    /// Hands the records to the journal; the outputs wait for them.
+    fn finish_batch(&mut self, now: Timestamp) {
+        let records = std::mem::take(&mut self.shard.records);
+        let outputs = std::mem::take(&mut self.shard.outputs);
+        self.set_tick(now);
+        self.args.mailbox.set_waits(self.shard.has_waits());
+        if records.is_empty() {
+            match self.in_flight.back_mut() {
+                // What was read may not be on disk yet.
+                Some((_, waiting)) => waiting.extend(outputs),
+                None => self.release(outputs),
+            }
+            return;
+        }
+        self.batch += 1;
+        let first = Seq(self.shard.last.0 + 1 - records.len() as u64);
+        self.in_flight.push_back((self.batch, outputs));
+        let (myself, batch) = (self.myself.clone(), self.batch);
+        let done = Box::new(move |result| {
+            if myself.cast(ShardMessage::Durable { batch, result }).is_err() {
+                tracing::debug!("a batch became durable after its shard had stopped");
+            }
+        });
+        let append = Batch { shard: self.args.rules.shard, epoch: self.epoch, first, records };
+        self.args.journal.append(append, done);
+    }
+
+    fn durable(&mut self, batch: u64, result: Result<(), AppendError>) -> Result<(), ActorProcessingErr> {
+        result?;
+        while let Some((no, _)) = self.in_flight.front()
+            && *no <= batch
+        {
+            if let Some((_, outputs)) = self.in_flight.pop_front() {
+                self.release(outputs);
+            }
+        }
+        if self.args.mailbox.waiting() > 0 {
+            self.work();
+        }
+        Ok(())
+    }
+
+    fn release(&self, outputs: Vec<Output>) {
+        if !outputs.is_empty() {
+            release::release(outputs, &self.args, &self.myself);
+        }
+    }
+
+    fn fire(&mut self) {
+        let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
+        if self.shard.fire(now, BATCH_TIMERS_MAX, &in_force) {
+            // More are due: they come in the next batch.
+            self.tick_at = None;
+        }
+        self.finish_batch(now);
+    }
+
+    fn set_tick(&mut self, now: Timestamp) {
+        let Some(next) = self.shard.timers.next() else { return };
+        let at = next.min(now.after(TICK_MAX));
+        if self.tick_at.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.tick_at = Some(at);
+        self.myself.send_after(now.until(at), || ShardMessage::Tick);
+    }
+
+    fn flush(&mut self) {
+        let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
+        self.shard.ask_again(now, &in_force);
+        self.begin_checkpoint(now);
+        if !self.projecting
+            && let Some(batch) = self.shard.project()
+        {
+            self.projecting = true;
+            self.shard.outputs.push(Output::Project(batch));
+        }
+        self.finish_batch(now);
+    }
+
+    fn begin_checkpoint(&mut self, now: Timestamp) {
+        let done = self.shard.last.0 - self.checkpoint.through.0;
+        let due = done >= CHECKPOINT_ENTRIES
+            || (done > 0 && self.checkpoint.at.after(CHECKPOINT_EVERY) <= now);
+        if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() {
+            let images = self.shard.images(now, &self.args.definitions);
+            self.checkpoint.pending = Some((self.shard.last, images));
+        }
+    }
+
+    fn projected(&mut self, through: Seq) {
+        self.projecting = false;
+        self.shard.projected = self.shard.projected.max(through);
+        if self.checkpoint.pending.as_ref().is_none_or(|(needs, _)| *needs > self.shard.projected) {
+            return;
+        }
+        let Some((through, images)) = self.checkpoint.pending.take() else { return };
+        self.checkpoint.under_way = true;
+        let (journal, myself) = (self.args.journal.clone(), self.myself.clone());
+        let (shard, epoch) = (self.args.rules.shard, self.epoch);
+        let trim = Seq(through.0.saturating_sub(HISTORY_ENTRIES));
+        let trim = (trim > self.checkpoint.trimmed).then_some(trim);
+        self.checkpoint.trimmed = trim.unwrap_or(self.checkpoint.trimmed);
+        self.args.runtime.jobs.spawn(CHECKPOINT, async move {
+            let stored = journal.checkpoint(shard, epoch, through, images).await;
+            if let Err(error) = &stored {
+                tracing::warn!(%shard, %error, "a checkpoint was not stored; the next one is tried later");
+            }
+            if let (Ok(()), Some(trim)) = (&stored, trim)
+                && let Err(error) = journal.trim(shard, epoch, trim).await
+            {
+                tracing::warn!(%shard, %error, "the journal was not trimmed");
+            }
+            let through = stored.is_ok().then_some(through);
+            drop(myself.cast(ShardMessage::Checkpointed { through }));
+        });
+    }
+
+    fn checkpointed(&mut self, through: Option<Seq>) {
+        self.checkpoint.under_way = false;
+        self.checkpoint.at = self.args.runtime.clock.now();
+        match through {
+            Some(through) => self.checkpoint.through = through,
+            // The images of the failed one are lost: the next one holds everything.
+            None => self.shard.save_everything(),
+        }
+    }
+}
+
+/// Stores rows in the ledger until it takes them, then says so.
+pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
+    let (ledger, myself) = (args.ledger.clone(), myself.clone());
+    args.runtime.jobs.spawn(PROJECT, async move {
+        let through = batch.through;
+        while let Err(error) = ledger.apply(batch.clone()).await {
+            tracing::warn!(%error, "the ledger does not take rows; they are sent again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        drop(myself.cast(ShardMessage::Projected { through }));
+    });
+}

@@ -1,0 +1,213 @@
+//! What may be asked of a shard, and what leaves it.
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_journal::AppendError;
+use kapell_kernel::{Attempt, Call, CallNo, Command, Dispatch, Ending, ParentRef, Rejected, Run, UnitId};
+use kapell_ledger::LedgerBatch;
+use kapell_model::plan::CompiledWorkflow;
+use kapell_model::{Json, Name, RunId, Seq};
+use kapell_wire::DefinitionRecord;
+
+/// What the actor is told.
+pub enum ShardMessage {
+    /// There is something in the mailbox.
+    Wake,
+    /// A batch is on disk, or will never be.
+    Durable {
+        /// Which.
+        batch: u64,
+        /// How it went.
+        result: Result<(), AppendError>,
+    },
+    /// A timer may be due.
+    Tick,
+    /// It is time to tell the ledger, and to checkpoint if enough has happened.
+    Flush,
+    /// The ledger has stored everything up to here.
+    Projected {
+        /// Up to here.
+        through: Seq,
+    },
+    /// A checkpoint was stored, or not.
+    Checkpointed {
+        /// Up to here, if it was.
+        through: Option<Seq>,
+    },
+}
+
+/// Called once the entries of the request are on disk, or dropped when they never will be.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// What may be asked of a shard.
+pub enum Request {
+    /// Start a run, once.
+    Start(Box<StartRun>, Reply<Result<Started, SubmitError>>),
+    /// Ask something of a run.
+    Command(RunId, Box<Command>, Reply<Result<(), SubmitError>>),
+    /// Ask several things of several runs; answered together, refusals in order.
+    Commands(Vec<(RunId, Command)>, Reply<Vec<Result<(), SubmitError>>>),
+    /// Wake the steps and outcomes that wait for this event.
+    Deliver(Arc<kapell_wire::cloud_event::Event>, Name, Reply<Delivered>),
+    /// Read a run; sees what is decided, answers when that is on disk.
+    Read(RunId, Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>),
+    /// Read a run now and after each change until it has ended.
+    Watch(RunId, tokio::sync::mpsc::Sender<kapell_proto::v1::Run>),
+    /// Answer when the run has ended; `None`: it is not here (any more).
+    AwaitEnd(RunId, Reply<Option<kapell_proto::v1::Run>>),
+    /// The state of the whole shard.
+    Stats(Reply<Stats>),
+    /// Check every run.
+    Audit(Reply<Audit>),
+    /// Change the definitions (control shard only).
+    Define(Vec<DefinitionRecord>, Reply<()>),
+    /// Bring back a run that has ended, from its history.
+    Revive(Box<Run>, Reply<()>),
+    /// A child that was asked for has begun (or had before).
+    ChildConfirmed(RunId, UnitId, Attempt),
+}
+
+/// A run to start.
+#[derive(Clone, Debug)]
+pub struct StartRun {
+    /// Its id; the same id starts it once.
+    pub run: RunId,
+    /// What it follows.
+    pub workflow: Arc<CompiledWorkflow>,
+    /// Runs of one key are handled in order.
+    pub key: Option<Arc<str>>,
+    /// The CloudEvent.
+    pub event: Json,
+    /// Who started it, for a subworkflow.
+    pub parent: Option<ParentRef>,
+    /// How many runs are above it.
+    pub nesting: u32,
+}
+
+/// A run was started, now or before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Which.
+    pub run: RunId,
+    /// It was there already.
+    pub duplicate: bool,
+}
+
+/// How many waiting steps and outcomes an event reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// So many.
+    pub count: u32,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The shard has no room; nothing was done.
+    #[error("the shard is busy")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Too many runs wait behind the key.
+    #[error("{waiting} runs wait behind key `{key}` already")]
+    KeyQueueFull {
+        /// The key.
+        key: String,
+        /// How many.
+        waiting: usize,
+    },
+    /// No run of this id is known.
+    #[error("there is no run {0}; its journal may have been trimmed (see `kapell run list`)")]
+    NotFound(RunId),
+    /// The run refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// Whether it was done is not known: the journal failed under it. The same request again is safe.
+    #[error("the journal failed while this was being stored; send it again")]
+    Unavailable,
+}
+
+/// What leaves a shard once its entries are on disk.
+pub enum Output {
+    /// An answer.
+    Reply(Box<dyn FnOnce() + Send>),
+    /// A task for a worker.
+    Dispatch(WorkOrder<Dispatch>),
+    /// A task that is no longer wanted.
+    Cancel(RunId, UnitId, Attempt),
+    /// A tool call to make.
+    Call(WorkOrder<(UnitId, Call)>),
+    /// A tool call to find out about.
+    Reconcile(WorkOrder<(UnitId, Call)>),
+    /// How far a tool call is, for the worker whose task (of this attempt) waits for it.
+    CallNews(RunId, UnitId, Attempt, Box<Call>),
+    /// A tool call is over; nobody needs to make it or find out any more.
+    CallOver(RunId, UnitId, CallNo, Attempt),
+    /// A child to start in the shard that its id names.
+    StartChild(ParentRef, Box<StartRun>),
+    /// A parent to be told how its child ended.
+    TellParent(RunId, ParentRef, Box<Ending>),
+    /// A run as it is now, for somebody who watches.
+    Notify(tokio::sync::mpsc::Sender<kapell_proto::v1::Run>, Box<kapell_proto::v1::Run>),
+    /// Context to gather.
+    Gather(RunId),
+    /// Definitions that are in force from now on.
+    Defined(Vec<DefinitionRecord>),
+    /// Rows for the ledger.
+    Project(LedgerBatch),
+}
+
+/// What an audit of a shard found, and what others must be asked.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// Runs looked at.
+    pub runs: u64,
+    /// Orders looked at.
+    pub orders: u64,
+    /// Runs that break a promise.
+    pub broken: Vec<(RunId, String)>,
+    /// Orders that nobody drives.
+    pub undriven: Vec<(RunId, String)>,
+    /// Tasks that the dispatcher must know.
+    pub tasks: Vec<(RunId, UnitId, Attempt)>,
+    /// Calls that the call desk must know.
+    pub calls: Vec<(RunId, UnitId, CallNo, Attempt)>,
+}
+
+/// Work for the outside, with what it needs to know of the run.
+#[derive(Clone, Debug)]
+pub struct WorkOrder<T> {
+    /// The run.
+    pub run: RunId,
+    /// Tenant.
+    pub namespace: Name,
+    /// What to do.
+    pub work: T,
+    /// The order was found in the journal at start: somebody may hold it already.
+    pub origin: Origin,
+}
+
+/// Where an order comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was just made.
+    New,
+    /// It was found in the journal: somebody may hold it already.
+    Recovered,
+}
+
+/// How much a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Who owns it.
+    pub epoch: u64,
+    /// Last entry.
+    pub last: u64,
+    /// Runs that are not over.
+    pub live: u64,
+    /// Entries that the ledger has not seen.
+    pub behind: u64,
+    /// Open questions.
+    pub approvals: u64,
+}

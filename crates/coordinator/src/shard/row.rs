@@ -1,0 +1,151 @@
+//! What the ledger is told of a run, and what the checkpoint holds of it.
+use kapell_journal::RunImage;
+use kapell_kernel::{ApprovalKey, Ending, Order, Phase, QuestionKind, Run, Status, outstanding};
+use kapell_ledger::{ApprovalRow, LedgerBatch, RunRow, RunState};
+use kapell_model::definition::ContextQuery;
+use kapell_model::expr::{Template, scope_of};
+use kapell_model::{RunId, Timestamp};
+use kapell_wire::{DefinitionsImage, Image, encode_image};
+
+use super::state::ShardState;
+use super::view::{approval_key_text, kind_text, outcome_text};
+use crate::definitions::{Definitions, control_run};
+
+/// Where a run is, as far as lists tell.
+pub(crate) fn run_state(run: &Run) -> RunState {
+    match run.phase() {
+        Phase::Queued => RunState::Queued,
+        Phase::WindingUp { .. } => RunState::WindingUp,
+        Phase::Ended(ended) => match ended.ending {
+            Ending::Completed { .. } => RunState::Completed,
+            Ending::Failed(_) => RunState::Failed,
+            Ending::Canceled { .. } => RunState::Canceled,
+        },
+        Phase::Gathering | Phase::Planning | Phase::Running if run.is_paused() => RunState::Paused,
+        Phase::Gathering | Phase::Planning => RunState::Running,
+        Phase::Running => {
+            let works = |status: &Status| {
+                matches!(status, Status::Working { .. } | Status::Judging | Status::Cleared | Status::InChild { .. })
+            };
+            let working = run.units().any(|(_, unit)| works(&unit.status));
+            if working { RunState::Running } else { RunState::Waiting }
+        }
+    }
+}
+
+/// The run as the ledger keeps it.
+pub(super) fn row(run: &Run) -> RunRow {
+    let (accepted, ended) = (run.accepted(), run.ended());
+    let (error, output) = match ended.map(|ended| &ended.ending) {
+        Some(Ending::Failed(failure)) => {
+            (Some((failure.error.class.to_string(), failure.error.message.clone())), None)
+        }
+        Some(Ending::Canceled { by, reason }) => {
+            (Some(("canceled".to_owned(), format!("by {by}: {reason}"))), None)
+        }
+        Some(Ending::Completed { output }) => (None, Some(output.clone())),
+        None => (None, None),
+    };
+    RunRow {
+        run: run.id,
+        namespace: accepted.workflow.namespace.clone(),
+        workflow: accepted.workflow.name.clone(),
+        version: accepted.workflow.digest.to_string(),
+        key: accepted.key.as_deref().map(str::to_owned),
+        state: run_state(run),
+        accepted: accepted.at,
+        ended: ended.map(|ended| ended.at),
+        error,
+        output,
+        outcome: outcome_text(run).map(str::to_owned),
+        parent: accepted.parent.map(|parent| parent.run),
+        entities: entities(run),
+        approvals: approvals(run),
+    }
+}
+
+/// What the workflow recalls about is what its runs are about.
+fn entities(run: &Run) -> Vec<String> {
+    let about = run.workflow().context.iter().filter_map(|query| match query {
+        ContextQuery::Recall(recall) => recall.about.as_ref(),
+        ContextQuery::Related(related) => Some(&related.from),
+    });
+    let mut names: Vec<String> = about
+        .filter_map(|source| Template::compile(&serde_json::Value::String(source.clone())).ok())
+        .filter_map(|template| template.eval(&scope_of("event", &run.accepted().event)).ok())
+        .filter_map(|value| value.as_str().map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn approvals(run: &Run) -> Vec<ApprovalRow> {
+    if run.ended().is_some() {
+        return vec![];
+    }
+    outstanding(run)
+        .into_iter()
+        .filter_map(|order| {
+            let Order::AskApproval { key, question, expires } = order else { return None };
+            let (ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..)) = key;
+            Some(ApprovalRow {
+                key: approval_key_text(&key),
+                step: run.plan_step(unit.step).map_or_else(String::new, |step| step.id.to_string()),
+                kind: kind_text(question.kind).to_owned(),
+                ask: question.ask.to_string(),
+                show: question.show,
+                expires: expires.filter(|_| question.kind != QuestionKind::CallOutcome),
+            })
+        })
+        .collect()
+}
+
+impl ShardState {
+    /// Rows of everything that changed since the ledger was told; `None`: nothing did.
+    pub(super) fn project(&mut self) -> Option<LedgerBatch> {
+        if self.last == self.projected {
+            return None;
+        }
+        let changed: Vec<RunId> = std::mem::take(&mut self.unprojected).into_iter().collect();
+        let mut runs: Vec<RunRow> = std::mem::take(&mut self.finished).into_values().collect();
+        runs.extend(changed.iter().filter_map(|id| self.runs.get(id)).map(|run| row(run)));
+        Some(LedgerBatch { shard: self.rules.shard, through: self.last, runs })
+    }
+
+    /// Images of everything that changed since the last checkpoint.
+    pub(super) fn images(&mut self, now: Timestamp, definitions: &Definitions) -> Vec<RunImage> {
+        self.unsaved.extend(self.ended.expire(now));
+        let changed = std::mem::take(&mut self.unsaved);
+        changed.into_iter().map(|run| RunImage { run, state: self.image(run, definitions) }).collect()
+    }
+
+    fn image(&self, id: RunId, definitions: &Definitions) -> Option<bytes::Bytes> {
+        if id == control_run() {
+            return Some(encode_image(&Image::Definitions(definitions_image(definitions))));
+        }
+        let image = match self.runs.get(&id) {
+            Some(run) => Image::Run(Box::new(run.to_image())),
+            None => Image::Ended { at: self.ended.at(id)? },
+        };
+        Some(encode_image(&image))
+    }
+
+    /// The next checkpoint must hold everything again.
+    pub(super) fn save_everything(&mut self) {
+        self.unsaved.extend(self.runs.keys().copied());
+        self.unsaved.extend(self.ended.ids());
+        if self.rules.shard.0 == 0 {
+            self.unsaved.insert(control_run());
+        }
+    }
+}
+
+fn definitions_image(definitions: &Definitions) -> DefinitionsImage {
+    let in_force = definitions.in_force();
+    DefinitionsImage {
+        revision: in_force.revision,
+        current: in_force.documents.clone(),
+        former: definitions.former(),
+    }
+}

@@ -1,0 +1,12 @@
+//! Entries of runs, as they are stored.
+//!
+//! Owns: the parts that entries and images share. The tables are in `write` and `read`.
+mod read;
+mod write;
+
+pub(crate) use read::{
+    accepted as accepted_from, from_proto, question as question_from, verdict_of as outcome_from,
+};
+pub(crate) use read::{ending as ending_from, undo as undo_from};
+pub(crate) use write::{accepted as accepted_to, ending as ending_to, intended as intended_to};
+pub(crate) use write::{question as question_to, to_proto, undo as undo_to, verdict_of as outcome_to};

@@ -1,0 +1,90 @@
+//! Reading one field of a stored message: each reader says which field it could not read.
+use std::sync::Arc;
+
+use kapell_kernel::{ErrorClass, TaskError, UnitId};
+use kapell_model::definition::EffectClass;
+use kapell_model::{Json, RunId, Timestamp, ToolRef};
+use kapell_proto::v1;
+
+use crate::error::DecodeError;
+use crate::task;
+
+/// `Message.field`.
+pub(crate) type Field = &'static str;
+
+/// A message or choice that every version writes.
+pub(crate) fn required<T>(field: Field, value: Option<T>) -> Result<T, DecodeError> {
+    value.ok_or(DecodeError::Missing { field })
+}
+
+/// JSON that this program or an earlier one wrote.
+///
+/// Trusted in release builds, not parsed again: it came out of a [`Json`], which is proven when it is made, and the
+/// journal's checksums stand between it and a flipped bit. Parsing would double the time that recovery takes, and if
+/// both ever failed the kernel would still see `null` and never panic. Debug builds, and so every test, parse it.
+pub(crate) fn json(field: Field, text: &str) -> Result<Json, DecodeError> {
+    if text.is_empty() {
+        return Err(DecodeError::Missing { field });
+    }
+    if cfg!(debug_assertions) {
+        return Json::parse(text).map_err(|_| DecodeError::NotJson { field });
+    }
+    Ok(Json::trusted(text))
+}
+
+pub(crate) fn json_option(field: Field, text: Option<&str>) -> Result<Option<Json>, DecodeError> {
+    text.map(|text| json(field, text)).transpose()
+}
+
+pub(crate) fn json_list(field: Field, texts: &[String]) -> Result<Vec<Json>, DecodeError> {
+    texts.iter().map(|text| json(field, text)).collect()
+}
+
+pub(crate) fn texts(list: Vec<String>) -> Vec<Arc<str>> {
+    list.into_iter().map(Arc::from).collect()
+}
+
+pub(crate) fn unit(field: Field, unit: Option<v1::UnitId>) -> Result<UnitId, DecodeError> {
+    required(field, unit).map(|unit| task::unit_of(&unit))
+}
+
+pub(crate) fn run(field: Field, bytes: &[u8]) -> Result<RunId, DecodeError> {
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(bytes) => Ok(RunId::from_bytes(bytes)),
+        Err(_) if bytes.is_empty() => Err(DecodeError::Missing { field }),
+        Err(_) => {
+            Err(DecodeError::Damaged { field, reason: format!("it has {} bytes, not 16", bytes.len()) })
+        }
+    }
+}
+
+pub(crate) fn tool(field: Field, text: &str) -> Result<ToolRef, DecodeError> {
+    text.parse()
+        .map_err(|error: kapell_model::NotAToolRef| DecodeError::Damaged { field, reason: error.to_string() })
+}
+
+pub(crate) fn effect(field: Field, value: i32) -> Result<EffectClass, DecodeError> {
+    task::effect_of(value).ok_or(DecodeError::UnknownValue { field, value })
+}
+
+pub(crate) fn time(millis: Option<u64>) -> Option<Timestamp> {
+    millis.map(Timestamp)
+}
+
+pub(crate) fn error(field: Field, error: Option<v1::TaskError>) -> Result<TaskError, DecodeError> {
+    let error = required(field, error)?;
+    let class = class(field, error.class)?;
+    Ok(TaskError {
+        class,
+        message: error.message,
+        retry_after: error.retry_after_ms.map(std::time::Duration::from_millis),
+    })
+}
+
+fn class(field: Field, value: i32) -> Result<ErrorClass, DecodeError> {
+    match task::class_of(value) {
+        Some(class) => Ok(class),
+        None if value == 0 => Err(DecodeError::Missing { field }),
+        None => Err(DecodeError::UnknownValue { field, value }),
+    }
+}

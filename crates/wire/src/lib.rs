@@ -1,0 +1,17 @@
+//! The only place that encodes and decodes: journal records, images of runs, references on the streams, CloudEvents.
+//!
+//! Owns: the conversions between `proto` and the types of `model` and `kernel`, and the promise that old bytes stay
+//! readable (`docs/adr/0003-journal-compatibility.md`). Never: does I/O, decides what a value means, or skips what it
+//! does not know.
+pub mod cloud_event;
+mod entry;
+mod error;
+mod field;
+mod image;
+mod plan;
+mod record;
+pub mod task;
+
+pub use error::DecodeError;
+pub use image::{DefinitionsImage, Image, decode_image, encode_image};
+pub use record::{DefinitionRecord, Definitions, RecordBody, RecordRef, decode_record, encode_record};
