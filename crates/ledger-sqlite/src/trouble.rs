@@ -65,10 +65,7 @@ enum Kind {
     Damage,
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a foreign enum that may grow; what is unknown is not called passing"
-)]
+/// An error that is not known here is not called passing.
 fn kind(error: &rusqlite::Error) -> Kind {
     match error.sqlite_error_code() {
         Some(

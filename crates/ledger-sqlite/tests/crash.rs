@@ -1,4 +1,5 @@
 //! A process or a machine that stops: what is left is the state after some batch, rows and watermark together.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;
 use std::path::Path;
 

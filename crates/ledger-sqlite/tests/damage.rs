@@ -1,4 +1,5 @@
 //! Files that are damaged, foreign, or in the wrong place: typed answers that say what to do, and nothing is touched.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;
 use std::path::{Path, PathBuf};
 

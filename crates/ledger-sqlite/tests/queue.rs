@@ -1,4 +1,5 @@
 //! The queues in front of the threads: bounded, with a typed answer, and what was taken is done.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::time::Duration;
 
 use futures::executor::block_on;

@@ -42,6 +42,13 @@ impl Seq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardCount(u16);
 
+impl Default for ShardCount {
+    /// Enough to keep every core of one machine busy, few enough to batch well.
+    fn default() -> ShardCount {
+        ShardCount(4)
+    }
+}
+
 impl ShardCount {
     /// Refuses zero.
     #[must_use]

@@ -46,9 +46,12 @@ fn main() {
         let worker = workers.spawn_start(options);
         let mut peer = coordinator.session().await;
         println!("skill          tasks      tasks/s   worker CPU us/task   tasks per CPU second");
-        for (skill, count) in
-            [("desk.nothing", 300_000), ("desk.work", 200_000), ("desk.double", 100_000), ("desk.lookup", 100_000)]
-        {
+        for (skill, count) in [
+            ("desk.nothing", 300_000),
+            ("desk.work", 200_000),
+            ("desk.double", 100_000),
+            ("desk.lookup", 100_000),
+        ] {
             measure(&mut peer, skill, count / 20).await;
             let (began, cpu) = (Instant::now(), cpu_of_worker());
             measure(&mut peer, skill, count).await;

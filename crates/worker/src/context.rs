@@ -43,7 +43,9 @@ pub enum CallError {
     #[error("the task waits for {CALLS_AT_ONCE_MAX} tool calls already; await some first")]
     TooManyAtOnce,
     /// The arguments are too large.
-    #[error("the arguments are {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference instead")]
+    #[error(
+        "the arguments are {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference instead"
+    )]
     TooLarge {
         /// Their size.
         bytes: usize,
@@ -60,7 +62,9 @@ pub enum CheckpointError {
     #[error("the task kept {CHECKPOINTS_PER_TASK_MAX} checkpoints, which is all that a task may keep")]
     TooMany,
     /// The data is too large.
-    #[error("the checkpoint is {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference instead")]
+    #[error(
+        "the checkpoint is {bytes} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; pass a reference instead"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -74,9 +78,10 @@ impl From<CallError> for TaskError {
     fn from(error: CallError) -> TaskError {
         match error {
             CallError::Failed(error) => error,
-            CallError::NotATool(_) | CallError::TooMany | CallError::TooManyAtOnce | CallError::TooLarge { .. } => {
-                TaskError::new(ErrorClass::Permanent, error.to_string())
-            }
+            CallError::NotATool(_)
+            | CallError::TooMany
+            | CallError::TooManyAtOnce
+            | CallError::TooLarge { .. } => TaskError::new(ErrorClass::Permanent, error.to_string()),
             CallError::Stopped => TaskError::new(ErrorClass::Unavailable, error.to_string()),
         }
     }

@@ -73,6 +73,13 @@ pub(crate) struct Compiled {
     pub(crate) skills: BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<Skill>>>,
 }
 
+#[cfg(test)]
+impl Compiled {
+    pub(crate) fn of(revision: u64, skills: BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<Skill>>>) -> Compiled {
+        Compiled { revision, documents: Vec::new(), skills }
+    }
+}
+
 /// Why definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DefinitionsError {

@@ -46,7 +46,12 @@ impl HostHandle {
     }
 
     /// What a coordinator said.
-    pub(crate) fn inbound(&self, session: SessionNo, said: Vec<CoordinatorMessage>, permit: OwnedSemaphorePermit) {
+    pub(crate) fn inbound(
+        &self,
+        session: SessionNo,
+        said: Vec<CoordinatorMessage>,
+        permit: OwnedSemaphorePermit,
+    ) {
         self.send(HostMessage::Inbound(session, said, permit));
     }
 

@@ -66,8 +66,7 @@ impl Worker {
             skills: options.agents.keys().map(ToString::to_string).collect(),
         };
         let outboxes: Vec<Arc<Outbox>> = options.coordinators.iter().map(|_| Arc::default()).collect();
-        let arguments =
-            HostArguments { identity, outboxes: outboxes.clone(), cool_down: options.quarantine };
+        let arguments = HostArguments { identity, outboxes: outboxes.clone(), cool_down: options.quarantine };
         let (host, ended) =
             HostActor::spawn(arguments).await.map_err(|error| StartError::Host(error.to_string()))?;
         let (stop, stopping) = watch::channel(());

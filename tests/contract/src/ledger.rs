@@ -102,10 +102,7 @@ impl<'a> Opened<'a> {
 }
 
 /// Every page is full but the last, and the last is not empty unless it is the only one.
-fn walk<T>(
-    mut page: impl FnMut(Option<Cursor>) -> Result<Page<T>, LedgerError>,
-    limit: usize,
-) -> Vec<T> {
+fn walk<T>(mut page: impl FnMut(Option<Cursor>) -> Result<Page<T>, LedgerError>, limit: usize) -> Vec<T> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         let first = cursor.is_none();

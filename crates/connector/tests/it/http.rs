@@ -1,9 +1,7 @@
 //! HTTP against the example company, which does nothing idempotently and misbehaves on demand.
-use std::time::Duration;
-
 use kapell_company::{Company, CompanyOptions, Faults, Knobs, Reach};
 use kapell_proto::v1::ErrorClass;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::rig::{Outcome, Rig, definitions, documents};
@@ -301,9 +299,7 @@ async fn forms_and_api_keys_reach_the_other_shop() {
     let order = crate::rig::call_order(50, "update", &json!({ "code": sku, "cents": 4_321 }));
     rig.session.order(kapell_proto::v1::CallOrder { tool: "s/update".to_owned(), ..order }).await;
     let outcome = Outcome::of(&rig.session.report().await);
-    let reality: Value = serde_json::to_value(outcome.output()).unwrap();
-    assert!(!reality.is_null());
-    let south = &company.reality().unwrap();
-    assert!(format!("{south:?}").contains("4321"), "the price is in the shop");
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    outcome.output();
+    let there = format!("{:?}", company.reality().unwrap());
+    assert!(there.contains("4321"), "the price is in the shop: {there}");
 }

@@ -11,7 +11,7 @@ use kapell_runtime::Runtime;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::rig::{Outcome, Rig, call_order, definitions};
+use crate::rig::{Outcome, Rig, call_order, call_ref, definitions};
 
 const TOOLS: &str = r#"
 - name: do
@@ -148,12 +148,14 @@ async fn draining_refuses_new_calls_and_waits_for_the_others() {
     let connector = rig.connector.clone();
     let draining = tokio::spawn(async move { connector.drain(Duration::from_secs(10)).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let message = rig.call("do", json!({ "how": "at-once" })).await;
-    drop(message);
+    rig.session.order(how(2, "at-once", 5_000)).await;
+    let message = Outcome::of(&rig.session.report().await).error(v1::ErrorClass::Unavailable);
+    assert!(message.contains("about to stop"), "{message}");
+    rig.session.ack(call_ref(2)).await;
     outside.may_end.add_permits(1);
     let report = rig.session.report().await;
     assert!(!draining.is_finished(), "the report is not acknowledged yet");
-    let Some(v1::call_report::Which::Call(call)) = report.which else { panic!() };
-    rig.session.ack(call).await;
+    Outcome::of(&report).output();
+    rig.session.ack(call_ref(1)).await;
     assert!(draining.await.unwrap());
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kapell_proto::v1::ErrorClass;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +28,9 @@ fn installed() -> Option<PathBuf> {
         .filter_map(Result::ok)
         .map(|version| version.path().join("bin"))
         .collect();
-    found.extend(std::env::var_os("PATH").iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>()));
+    found.extend(
+        std::env::var_os("PATH").iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>()),
+    );
     found.into_iter().rev().find(|bin| bin.join("postgres").exists() && bin.join("initdb").exists())
 }
 
@@ -64,14 +67,24 @@ impl Server {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let server = Server { bin, data, port, _dir: dir };
-        let started = server.control(&["-w", "-l", server.data.join("log").to_str().unwrap(), "-o", &server.options(), "start"]);
+        let started = server.control(&[
+            "-w",
+            "-l",
+            server.data.join("log").to_str().unwrap(),
+            "-o",
+            &server.options(),
+            "start",
+        ]);
         assert!(started, "the server does not start: {:?}", std::fs::read_to_string(server.data.join("log")));
         Some(server)
     }
 
     fn options(&self) -> String {
         let socket = self.data.display();
-        format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={socket} -c fsync=off", self.port)
+        format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={socket} -c fsync=off",
+            self.port
+        )
     }
 
     fn control(&self, arguments: &[&str]) -> bool {
@@ -94,8 +107,10 @@ impl Server {
     async fn rig(&self, port: u16, password: &str) -> Rig {
         let secret = self._dir.path().join(format!("secret-{password}"));
         std::fs::write(&secret, password).unwrap();
-        let credential =
-            format!("credential: {{ basic: {{ user: kapell, password: {{ file: \"{}\" }} }} }}", secret.display());
+        let credential = format!(
+            "credential: {{ basic: {{ user: kapell, password: {{ file: \"{}\" }} }} }}",
+            secret.display()
+        );
         Rig::start(definitions("sql", &self.endpoint(port), &credential, TOOLS)).await
     }
 }
@@ -147,7 +162,8 @@ const TOOLS: &str = r#"
   sql: { statement: "INSERT INTO notes (text, parent) VALUES ('orphan', 99999)", mode: affected }
 "#;
 
-const SCHEMA: &str = "CREATE TABLE notes (id serial PRIMARY KEY, key text UNIQUE, text text, price numeric(10,2),
+const SCHEMA: &str =
+    "CREATE TABLE notes (id serial PRIMARY KEY, key text UNIQUE, text text, price numeric(10,2),
     at timestamptz DEFAULT now(), parent int REFERENCES notes (id) DEFERRABLE INITIALLY DEFERRED)";
 
 #[tokio::test]
@@ -160,7 +176,10 @@ async fn statements_types_and_errors() {
     let args = json!({ "text": "a", "price": 12.5 });
     let found = rig.reconcile("keep", args).await.output();
     assert_eq!(found, json!({ "took_effect": true, "result": { "rows": [{ "id": 1, "text": "a" }] } }));
-    assert_eq!(rig.call("reprice", json!({ "text": "a", "price": "9.90" })).await.output(), json!({ "affected": 1 }));
+    assert_eq!(
+        rig.call("reprice", json!({ "text": "a", "price": "9.90" })).await.output(),
+        json!({ "affected": 1 })
+    );
     let types = rig.read("types", json!({})).await.output();
     let wanted = json!({
         "a": 9_007_199_254_740_993_i64, "b": true, "c": 12.30, "d": { "x": [1] }, "e": "2026-01-02T03:04:05",
@@ -169,7 +188,8 @@ async fn statements_types_and_errors() {
     assert_eq!(types["rows"][0], wanted);
     rig.read("sneaky", json!({})).await.error(ErrorClass::BadRequest);
     rig.call("two", json!({})).await.error(ErrorClass::BadRequest);
-    let message = rig.call("reprice", json!({ "text": "a", "price": "x" })).await.error(ErrorClass::BadRequest);
+    let message =
+        rig.call("reprice", json!({ "text": "a", "price": "x" })).await.error(ErrorClass::BadRequest);
     assert!(message.contains("22P02"), "{message}");
     let message = rig.call("deferred", json!({})).await.error(ErrorClass::BadRequest);
     assert!(message.contains("23503"), "the commit was refused, for certain: {message}");
@@ -185,8 +205,25 @@ async fn statements_types_and_errors() {
 
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
-        "'", "\"", ";", "--", "/*", "*/", "\\", ":text", ":k", "$1", "$$", "%", "NULL", "'); DROP TABLE notes; --",
-        "' OR '1'='1", "x", "ä", "\n", ")",
+        "'",
+        "\"",
+        ";",
+        "--",
+        "/*",
+        "*/",
+        "\\",
+        ":text",
+        ":k",
+        "$1",
+        "$$",
+        "%",
+        "NULL",
+        "'); DROP TABLE notes; --",
+        "' OR '1'='1",
+        "x",
+        "ä",
+        "\n",
+        ")",
     ]);
     // PostgreSQL's text cannot hold the character zero.
     let any = any::<String>().prop_map(|text| text.replace('\0', ""));

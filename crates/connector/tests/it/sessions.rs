@@ -8,7 +8,7 @@ use kapell_proto::v1;
 use kapell_runtime::Runtime;
 use serde_json::json;
 
-use crate::coordinator::{Coordinator, Session};
+use crate::coordinator::Coordinator;
 use crate::limits::Held;
 use crate::rig::{Outcome, Rig, call_order, call_ref, definitions};
 
@@ -198,7 +198,8 @@ async fn a_lost_call_that_is_under_way_here_is_known_when_it_ends() {
     rig.session.order(look(1)).await;
     assert!(rig.session.is_silent_for(Duration::from_millis(200)).await, "it waits for the call itself");
     outside.may_end.add_permits(1);
-    let ended = [rig.session.report().await, rig.session.report().await].map(|report| Outcome::of(&report).output());
+    let ended =
+        [rig.session.report().await, rig.session.report().await].map(|report| Outcome::of(&report).output());
     assert!(ended.contains(&json!({ "made": 1 })), "{ended:?}");
     assert!(ended.contains(&json!({ "took_effect": true, "result": { "made": 1 } })), "{ended:?}");
     rig.session.ack(call_ref(1)).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use kapell_company::{Company, CompanyOptions};
 use kapell_proto::v1::ErrorClass;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use serde_json::json;
 
 use crate::rig::{Outcome, Rig, definitions};
@@ -101,7 +102,8 @@ async fn notes() -> (Rig, std::path::PathBuf, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notes.sqlite");
     let made = rusqlite::Connection::open(&path).unwrap();
-    made.execute_batch("CREATE TABLE notes (id INTEGER PRIMARY KEY, key TEXT UNIQUE, text TEXT, n ANY)").unwrap();
+    made.execute_batch("CREATE TABLE notes (id INTEGER PRIMARY KEY, key TEXT UNIQUE, text TEXT, n ANY)")
+        .unwrap();
     let rig = Rig::start(definitions("sql", &format!("sqlite:{}", path.display()), "", NOTES)).await;
     (rig, path, dir)
 }
@@ -144,8 +146,28 @@ async fn a_statement_that_takes_too_long_is_interrupted_and_leaves_nothing() {
 
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
-        "'", "\"", ";", "--", "/*", "*/", "\\", ":text", ":k", "$1", "?", "?1", "@a", "%", "_", "\0", "NULL",
-        "'); DROP TABLE notes; --", "' OR '1'='1", "x", "ä", "\n",
+        "'",
+        "\"",
+        ";",
+        "--",
+        "/*",
+        "*/",
+        "\\",
+        ":text",
+        ":k",
+        "$1",
+        "?",
+        "?1",
+        "@a",
+        "%",
+        "_",
+        "\0",
+        "NULL",
+        "'); DROP TABLE notes; --",
+        "' OR '1'='1",
+        "x",
+        "ä",
+        "\n",
     ]);
     prop_oneof![prop::collection::vec(pieces, 1..6).prop_map(|parts| parts.concat()), any::<String>()]
 }

@@ -3,7 +3,6 @@
 //! Owns: applying requests to runs, answering the orders that need nobody else, and collecting records and outputs.
 //! Never: awaits, or lets an output go (the actor does, once the records are on disk).
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_journal::Record;

@@ -154,7 +154,9 @@ impl HeldTasks {
 
     fn under_way(&self, wanted: impl Fn(SessionNo, SpecialistNo) -> bool) -> Vec<(TaskKey, SpecialistNo)> {
         let running = self.tasks.iter().filter_map(|(key, held)| match &held.work {
-            Work::Running(running) => wanted(held.home, running.specialist).then_some((*key, running.specialist)),
+            Work::Running(running) => {
+                wanted(held.home, running.specialist).then_some((*key, running.specialist))
+            }
             Work::Ended(_) => None,
         });
         running.collect()

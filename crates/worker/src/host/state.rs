@@ -10,8 +10,8 @@ use kapell_model::definition::SpecialistLimits;
 use kapell_proto::v1::coordinator_message::Kind as Said;
 use kapell_proto::v1::worker_message::Kind;
 use kapell_proto::v1::{
-    Assignment, Checkpoint, Draining, Quarantine, TaskReport, ToolRequest, ToolResult, WorkerHello, WorkerMessage,
-    task_report, tool_result,
+    Assignment, Checkpoint, Draining, Quarantine, TaskReport, ToolRequest, ToolResult, WorkerHello,
+    WorkerMessage, task_report, tool_result,
 };
 use kapell_wire::task::{TaskKey, error_from, error_to};
 use tokio::time::Instant;
@@ -179,7 +179,9 @@ impl State {
             Said::CheckpointAck(ack) => {
                 let key = TaskKey::from_proto(ack.task.as_ref());
                 let waiting = key.ok().and_then(|key| self.tasks.running(&key).map(|(_, running)| running));
-                if let Some((_, answer)) = waiting.and_then(|running| running.checkpoints.remove(&ack.position)) {
+                if let Some((_, answer)) =
+                    waiting.and_then(|running| running.checkpoints.remove(&ack.position))
+                {
                     // Nobody waits any more: the agent went on.
                     let _gone = answer.send(());
                 }
@@ -261,9 +263,8 @@ impl State {
         let Some((_, answer)) = waiting else { return };
         let outcome = match result.result {
             Some(tool_result::Result::Output(output)) => Ok(output),
-            Some(tool_result::Result::Error(error)) => Err(error_from(error).unwrap_or_else(|unknown| {
-                TaskError::new(ErrorClass::Permanent, unknown.to_string())
-            })),
+            Some(tool_result::Result::Error(error)) => Err(error_from(error)
+                .unwrap_or_else(|unknown| TaskError::new(ErrorClass::Permanent, unknown.to_string()))),
             None => Err(TaskError::new(ErrorClass::Permanent, "the coordinator sent no result")),
         };
         // Nobody waits any more: the agent went on.
@@ -275,7 +276,13 @@ impl State {
     }
 
     /// Sends a tool request and keeps it until it is answered. Dropping `answer` tells the task that it is stopped.
-    pub(crate) fn call(&mut self, request: ToolRequest, key: TaskKey, answer: CallAnswer, effects: &mut Effects) {
+    pub(crate) fn call(
+        &mut self,
+        request: ToolRequest,
+        key: TaskKey,
+        answer: CallAnswer,
+        effects: &mut Effects,
+    ) {
         if let Some((home, running)) = self.tasks.running(&key) {
             effects.send.push((home, of(Kind::Tool(request.clone()))));
             running.calls.insert(request.no, (request, answer));
@@ -351,3 +358,6 @@ fn report(key: &TaskKey, outcome: Outcome) -> TaskReport {
     };
     TaskReport { task: Some(key.to_proto()), result: Some(result) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,7 +154,9 @@ impl State {
             return Next::Retire(slot);
         }
         self.busy.remove(&slot);
-        if self.has_room() && let Some(task) = self.queue.pop_front() {
+        if self.has_room()
+            && let Some(task) = self.queue.pop_front()
+        {
             self.started(slot, &task);
             return Next::Give(slot, task);
         }
@@ -193,7 +195,8 @@ impl State {
         if self.deaths.len() <= most as usize || self.quarantine.is_some() {
             return AfterDeath::GoOn;
         }
-        let reason = format!("it died {} times within a minute, {most} are allowed; last: {how}", self.deaths.len());
+        let reason =
+            format!("it died {} times within a minute, {most} are allowed; last: {how}", self.deaths.len());
         self.deaths.clear();
         self.quarantine = Some(Quarantine { reason: reason.clone(), until: now + self.cool_down });
         AfterDeath::Quarantine(reason)
@@ -234,3 +237,6 @@ impl State {
 fn in_quarantine(reason: &str) -> TaskError {
     TaskError::new(ErrorClass::NoSpecialist, format!("the specialist is in quarantine: {reason}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use kapell_model::limits::PAYLOAD_BYTES_MAX;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::message::{Outcome, Task, TaskMessage};
@@ -60,7 +61,9 @@ impl TaskActor {
                 let deadline = task.deadline;
                 within(deadline, self.agent(&**agent, task)).await
             }
-            How::Elsewhere => Err(TaskError::new(ErrorClass::NoSpecialist, "nothing here works on the skill")),
+            How::Elsewhere => {
+                Err(TaskError::new(ErrorClass::NoSpecialist, "nothing here works on the skill"))
+            }
         }
     }
 
@@ -111,7 +114,11 @@ impl TaskActor {
     }
 }
 
-async fn within(deadline: tokio::time::Instant, work: impl Future<Output = Outcome>) -> Outcome {
+async fn within(deadline: Instant, work: impl Future<Output = Outcome>) -> Outcome {
+    // A timer lets the work begin before it looks; work whose time ran out in the queue must not begin.
+    if deadline <= Instant::now() {
+        return Err(too_late());
+    }
     tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late()))
 }
 

@@ -23,7 +23,8 @@ struct Over(mpsc::Sender<()>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        drop(self.0.try_send(()));
+        // A test that does not look is no error.
+        let _full = self.0.try_send(());
     }
 }
 
@@ -80,7 +81,7 @@ async fn a_hanging_task_is_stopped_at_its_deadline_and_its_place_is_free() {
     timeout(SOON, ends.recv()).await.expect("the agent's future is dropped");
     assert_eq!(peer.error(task(1)).await.class, ErrorClass::Timeout, "its time ran out while it waited");
     assert_eq!(peer.output(task(2)).await, json!("next"));
-    assert!(begun.load(Ordering::SeqCst) <= 3);
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "it never began");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

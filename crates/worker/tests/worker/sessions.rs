@@ -26,7 +26,8 @@ impl Agent for Asking {
 
 fn asking() -> (WorkerOptions, Arc<AtomicUsize>) {
     let begun = Arc::new(AtomicUsize::new(0));
-    let options = WorkerOptions::new("w1").with_agent("retail/desk.work", Asking(Arc::clone(&begun))).unwrap();
+    let options =
+        WorkerOptions::new("w1").with_agent("retail/desk.work", Asking(Arc::clone(&begun))).unwrap();
     (options, begun)
 }
 

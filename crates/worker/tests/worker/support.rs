@@ -1,5 +1,9 @@
 //! The other end of the protocol: a real gRPC server on a loopback socket that says what a test tells it to.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, at whatever it does not expect"
+)]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,8 +15,8 @@ use kapell_proto::v1::coordinator_message::Kind as Said;
 use kapell_proto::v1::worker_message::Kind;
 use kapell_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use kapell_proto::v1::{
-    Assignment, CoordinatorFrame, CoordinatorMessage, Definitions, TaskReport, Welcome, WorkerFrame, WorkerHello,
-    task_report,
+    Assignment, CoordinatorFrame, CoordinatorMessage, Definitions, TaskReport, Welcome, WorkerFrame,
+    WorkerHello, task_report,
 };
 use kapell_runtime::{Job, Jobs, Net as _, OnDeath, Runtime, SystemNet, incoming};
 use kapell_wire::task::TaskKey;
@@ -154,6 +158,7 @@ impl Peer {
         timeout(SOON, self.from.recv()).await.expect("a message").expect("an open session")
     }
 
+    #[allow(dead_code, reason = "the throughput example uses it")]
     /// At least one message, and all others that are there.
     pub(crate) async fn next_many(&mut self, into: &mut Vec<Kind>) {
         let count = timeout(SOON, self.from.recv_many(into, 10_000)).await.expect("a message");

@@ -56,7 +56,10 @@ async fn a_call_maps_its_input_and_the_result_or_passes_them_on() {
     let (_worker, _coordinator, mut peer) = pair(options(), terms()).await;
     peer.assign(task(0), "desk.mapped", &json!({"sku": "s1"})).await;
     let request = tool_request(&mut peer).await;
-    assert_eq!((request.no, request.tool.as_str(), request.args.as_str()), (0, "north/read", r#"{"id":"s1"}"#));
+    assert_eq!(
+        (request.no, request.tool.as_str(), request.args.as_str()),
+        (0, "north/read", r#"{"id":"s1"}"#)
+    );
     answer(&peer, task(0), 0, Ok(r#"{"price":3,"more":1}"#)).await;
     assert_eq!(peer.output(task(0)).await, json!({"price": 3}));
 
@@ -268,7 +271,11 @@ async fn more_tasks_than_the_worker_takes_are_refused_by_type() {
     peer.report().await;
     peer.report().await;
     peer.assign(task(3), "desk.nothing", &json!({})).await;
-    assert_eq!(peer.output(task(3)).await, json!({"done": true}), "room again, though nothing is acknowledged");
+    assert_eq!(
+        peer.output(task(3)).await,
+        json!({"done": true}),
+        "room again, though nothing is acknowledged"
+    );
 }
 
 #[tokio::test]

@@ -19,7 +19,11 @@ const TIMES: u64 = 5;
 #[derive(Clone, Debug)]
 enum Step {
     /// `ahead` of zero is the same batch number again; less is an older one.
-    Apply { shard: u16, ahead: i64, rows: Vec<RunRow> },
+    Apply {
+        shard: u16,
+        ahead: i64,
+        rows: Vec<RunRow>,
+    },
     List(RunQuery),
     Questions(ApprovalQuery),
     Reset,
@@ -39,8 +43,8 @@ fn a_row(shard: u16) -> impl Strategy<Value = RunRow> {
     let entities = subsequence(vec!["e:1", "e:2", "e:3"], 0..=2).prop_shuffle();
     let asked = subsequence(vec!["p", "q", "r"], 0..=3).prop_shuffle();
     let content = (select(&RunState::ALL[..]), option::of(0..9_u64), entities, asked, any::<u8>());
-    (identity, content).prop_map(|((run, namespace, workflow, key, accepted), (state, ended, entities, asked, mark))| {
-        RunRow {
+    (identity, content).prop_map(
+        |((run, namespace, workflow, key, accepted), (state, ended, entities, asked, mark))| RunRow {
             run,
             namespace: name(namespace),
             workflow: name(workflow),
@@ -53,10 +57,13 @@ fn a_row(shard: u16) -> impl Strategy<Value = RunRow> {
             outcome: (mark % 5 == 0).then(|| "success".to_owned()),
             parent: (mark % 7 == 0).then(|| RunId::new(ShardId(9), mark.into())),
             entities: entities.into_iter().map(str::to_owned).collect(),
-            approvals: asked.into_iter().map(|key| ApprovalRow { kind: format!("{mark}"), ..question(key) }).collect(),
+            approvals: asked
+                .into_iter()
+                .map(|key| ApprovalRow { kind: format!("{mark}"), ..question(key) })
+                .collect(),
             ..row(0, 0, 0)
-        }
-    })
+        },
+    )
 }
 
 fn list() -> impl Strategy<Value = RunQuery> {
@@ -64,8 +71,8 @@ fn list() -> impl Strategy<Value = RunQuery> {
     let what = (option::weighted(0.3, text(&KEYS)), option::weighted(0.3, text(&["e:1", "e:2"])));
     let when = (option::weighted(0.3, 0..TIMES), option::weighted(0.3, 0..=TIMES));
     let states = subsequence(RunState::ALL.to_vec(), 0..=8);
-    (who, what, when, states, 1..6_usize).prop_map(|((namespace, workflow), (key, entity), (from, to), states, limit)| {
-        RunQuery {
+    (who, what, when, states, 1..6_usize).prop_map(
+        |((namespace, workflow), (key, entity), (from, to), states, limit)| RunQuery {
             namespace: namespace.map(name),
             workflow: workflow.map(name),
             states,
@@ -75,14 +82,18 @@ fn list() -> impl Strategy<Value = RunQuery> {
             accepted_to: to.map(Timestamp),
             cursor: None,
             limit,
-        }
-    })
+        },
+    )
 }
 
 fn questions() -> impl Strategy<Value = ApprovalQuery> {
     let run = option::weighted(0.3, run(0));
-    (option::of(select(&NAMES[..])), run, 1..6_usize)
-        .prop_map(|(namespace, run, limit)| ApprovalQuery { namespace: namespace.map(name), run, cursor: None, limit })
+    (option::of(select(&NAMES[..])), run, 1..6_usize).prop_map(|(namespace, run, limit)| ApprovalQuery {
+        namespace: namespace.map(name),
+        run,
+        cursor: None,
+        limit,
+    })
 }
 
 fn batch() -> impl Strategy<Value = Step> {
@@ -146,8 +157,9 @@ impl Model {
                 && query.run.is_none_or(|wanted| wanted == row.run)
         };
         let asked = self.runs.values().filter(fits);
-        let mut found: Vec<_> =
-            asked.flat_map(|row| row.approvals.iter().map(|approval| (row.clone(), approval.clone()))).collect();
+        let mut found: Vec<_> = asked
+            .flat_map(|row| row.approvals.iter().map(|approval| (row.clone(), approval.clone())))
+            .collect();
         found.sort_by_key(|(row, approval)| (row.accepted, row.run, approval.key.clone()));
         found
     }
@@ -178,7 +190,9 @@ fn compare_one(store: &mut dyn LedgerStore, steps: &[Step]) {
                 model.apply(*shard, through, rows);
             }
             Step::List(query) => assert_eq!(opened.list(query), model.list(query), "{query:?}"),
-            Step::Questions(query) => assert_eq!(opened.questions(query), model.questions(query), "{query:?}"),
+            Step::Questions(query) => {
+                assert_eq!(opened.questions(query), model.questions(query), "{query:?}")
+            }
             Step::Reset => {
                 opened.reset();
                 model = Model::default();

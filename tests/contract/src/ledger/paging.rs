@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::executor::block_on;
-use kapell_ledger::{
-    ApprovalQuery, Cursor, LedgerBatch, LedgerError, PAGE_MAX, RunQuery, RunRow, RunState,
-};
+use kapell_ledger::{ApprovalQuery, Cursor, LedgerBatch, LedgerError, PAGE_MAX, RunQuery, RunRow, RunState};
 use kapell_model::{RunId, Seq, ShardId};
 
 use super::{LedgerStore, Opened, all_questions, everything, name, question, row};
@@ -53,7 +51,9 @@ pub fn limits_at_the_limit(store: &mut dyn LedgerStore) {
     let opened = Opened::new(store);
     let asking = |low: usize| RunRow { approvals: vec![question("q")], ..row(0, low as u128, low as u64) };
     opened.apply(0, 1, (1..=PAGE_MAX).map(asking).collect());
-    for (limit, rows) in [(0, 1), (1, 1), (PAGE_MAX - 1, PAGE_MAX - 1), (PAGE_MAX, PAGE_MAX), (usize::MAX, PAGE_MAX)] {
+    for (limit, rows) in
+        [(0, 1), (1, 1), (PAGE_MAX - 1, PAGE_MAX - 1), (PAGE_MAX, PAGE_MAX), (usize::MAX, PAGE_MAX)]
+    {
         let more = rows < PAGE_MAX;
         let page = opened.page(everything(limit)).unwrap();
         assert_eq!((page.rows.len(), page.next.is_some()), (rows, more), "limit {limit}");
@@ -172,7 +172,8 @@ pub fn a_wrong_cursor_is_refused(store: &mut dyn LedgerStore) {
         assert!(matches!(&found, Err(LedgerError::BadCursor(_))), "`{bad}`: {found:?}");
     }
     for bad in ["", "00", "x", &of_runs.0] {
-        let found = opened.questions_page(ApprovalQuery { cursor: Some(Cursor(bad.to_owned())), ..all_questions(1) });
+        let found =
+            opened.questions_page(ApprovalQuery { cursor: Some(Cursor(bad.to_owned())), ..all_questions(1) });
         assert!(matches!(&found, Err(LedgerError::BadCursor(_))), "`{bad}`: {found:?}");
     }
     let next = opened.page(RunQuery { cursor: Some(of_runs), ..everything(1) }).unwrap();

@@ -169,7 +169,7 @@ impl Job {
 }
 
 fn rows(statement: &mut Statement<'_>) -> Result<Value, TaskError> {
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let (mut collected, mut rows) = (Rows::default(), statement.raw_query());
     while let Some(row) = rows.next().map_err(|error| classify(&error))? {
         let (mut object, mut bytes) = (Map::new(), 2);

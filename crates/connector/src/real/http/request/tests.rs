@@ -6,10 +6,9 @@ use super::*;
 
 fn compiled(http: &Value) -> CompiledHttp {
     let tool: Tool = serde_json::from_value(json!({ "name": "t", "http": http })).unwrap();
-    match kapell_model::catalogue::CompiledOperation::compile(&tool).unwrap() {
-        kapell_model::catalogue::CompiledOperation::Http(http) => http,
-        other => panic!("{other:?}"),
-    }
+    let made = kapell_model::catalogue::CompiledOperation::compile(&tool).unwrap();
+    let kapell_model::catalogue::CompiledOperation::Http(http) = made else { panic!("{made:?}") };
+    http
 }
 
 fn scope(args: &Value) -> Scope {

@@ -1,0 +1,142 @@
+//! The roles that a process can play.
+//!
+//! Owns: building a role from its settings and running it until it is told to stop. The only place that names a
+//! storage backend.
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
+use kapell_coordinator::{Coordinator, CoordinatorOptions};
+use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
+use kapell_ledger_sqlite::{Mode, SqliteLedger};
+use kapell_model::ShardCount;
+use kapell_runtime::Runtime;
+use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::settings::{CoordinatorSettings, MemberSettings, STOP_WITHIN, shards_of};
+
+/// Plays the coordinator until it is told to stop.
+pub(crate) async fn coordinator(settings: &CoordinatorSettings) -> anyhow::Result<()> {
+    let coordinator = start_coordinator(settings, Runtime::system()).await?;
+    tracing::info!(address = %coordinator.address(), data = %settings.data.display(), "coordinator is ready");
+    let outcome = tokio::select! {
+        why = coordinator.stopped() => Err(why),
+        () = told_to_stop() => Ok(()),
+    };
+    stop(coordinator.stop()).await;
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(why) => bail!("the node stopped by itself: `{why}` died; the log says why"),
+    }
+}
+
+/// Plays the worker until it is told to stop; then it finishes what it holds.
+pub(crate) async fn worker(settings: &MemberSettings) -> anyhow::Result<()> {
+    let worker = start_worker(settings, Runtime::system()).await?;
+    tracing::info!(coordinators = ?settings.coordinators, "worker is ready");
+    told_to_stop().await;
+    stop(async { drop(worker.drain(STOP_WITHIN).await) }).await;
+    Ok(())
+}
+
+/// Plays the connector until it is told to stop.
+pub(crate) async fn connector(settings: &MemberSettings) -> anyhow::Result<()> {
+    let runtime = Runtime::system();
+    let _connector = start_connector(settings, runtime.clone());
+    tracing::info!(coordinators = ?settings.coordinators, "connector is ready");
+    told_to_stop().await;
+    runtime.jobs.stop("shutdown");
+    Ok(())
+}
+
+/// Plays all roles in one process; they talk gRPC to each other even so.
+pub(crate) async fn dev(settings: &CoordinatorSettings) -> anyhow::Result<()> {
+    let coordinator = start_coordinator(settings, Runtime::system()).await?;
+    let address = coordinator.address();
+    let member = |name: &str| member_of(address, name);
+    let runtime = Runtime::system();
+    let worker = start_worker(&member("dev-worker"), runtime.clone()).await?;
+    let _connector = start_connector(&member("dev-connector"), runtime.clone());
+    tracing::info!(%address, data = %settings.data.display(), "all roles are ready");
+    let outcome = tokio::select! {
+        why = coordinator.stopped() => Err(why),
+        () = told_to_stop() => Ok(()),
+    };
+    stop(async { drop(worker.drain(STOP_WITHIN).await) }).await;
+    runtime.jobs.stop("shutdown");
+    stop(coordinator.stop()).await;
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(why) => bail!("the node stopped by itself: `{why}` died; the log says why"),
+    }
+}
+
+fn member_of(address: SocketAddr, name: &str) -> MemberSettings {
+    MemberSettings { coordinators: vec![address.to_string()], name: Some(name.to_owned()), capacity: 1_000 }
+}
+
+async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> anyhow::Result<Coordinator> {
+    let data = settings.data.display();
+    std::fs::create_dir_all(settings.journal_dir()).with_context(|| format!("the data folder {data} cannot be made"))?;
+    let disk = RealDisk::open(&settings.journal_dir())?;
+    let shards = shards_of(&settings.shards_file(), settings.shards)?;
+    let salt_seed = runtime.entropy.next_u128() as u64;
+    let options = Options { salt_seed, ..Options::default() };
+    let journal = LocalJournal::open(Arc::new(disk), options, Driver::Thread)?;
+    let ledger = SqliteLedger::open(&settings.ledger_file(), Mode::Thread)?;
+    let options = CoordinatorOptions {
+        listen: settings.listen.clone(),
+        node: settings.node.clone(),
+        shards: ShardCount::new(shards).context("a store needs at least one shard")?,
+        heartbeat: settings.heartbeat.get(),
+        lease: settings.lease.get(),
+        dedupe_window: settings.dedupe_window.get(),
+        ..CoordinatorOptions::default()
+    };
+    Ok(Coordinator::start(options, Arc::new(journal), Arc::new(ledger), runtime).await?)
+}
+
+async fn start_worker(settings: &MemberSettings, runtime: Runtime) -> anyhow::Result<WorkerHandle> {
+    let mut options = WorkerOptions::new(name_of(settings, "worker"));
+    options.coordinators.clone_from(&settings.coordinators);
+    options.capacity = settings.capacity;
+    Ok(Worker::start(options, runtime).await?)
+}
+
+fn start_connector(settings: &MemberSettings, runtime: Runtime) -> ConnectorHandle {
+    let options = ConnectorOptions {
+        name: name_of(settings, "connector"),
+        coordinators: settings.coordinators.clone(),
+        capacity: settings.capacity,
+    };
+    let outside = RealOutside::new(runtime.clone());
+    Connector::start(options, runtime, Arc::new(outside))
+}
+
+/// Two processes of one name would take each other's place, so a name that nobody chose holds the process id.
+fn name_of(settings: &MemberSettings, role: &str) -> String {
+    settings.name.clone().unwrap_or_else(|| format!("{role}-{}", std::process::id()))
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() {
+    let listen = |kind| signal(kind).ok();
+    let (mut term, mut int) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+    let wait = async |signal: &mut Option<tokio::signal::unix::Signal>| match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(&mut term) => {}
+        () = wait(&mut int) => {}
+    }
+    tracing::info!("told to stop");
+}
+
+async fn stop(work: impl Future<Output = ()>) {
+    if tokio::time::timeout(STOP_WITHIN, work).await.is_err() {
+        tracing::warn!("not everything stopped in time; nothing that was accepted is lost");
+    }
+}

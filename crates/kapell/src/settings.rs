@@ -1,0 +1,118 @@
+//! Settings that every role shares.
+//!
+//! Owns: flags and environment variables (this is the only place that reads them) and the layout of a data folder.
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use kapell_model::Span;
+use kapell_telemetry::{LogFormat, TelemetryOptions};
+
+/// How a process logs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogSettings {
+    /// What to log: error, warn, info, debug, or TARGET=LEVEL pairs.
+    #[arg(long, env = "KAPELL_LOG", default_value = "info", global = true, hide_env_values = true)]
+    pub(crate) log: String,
+    /// How log lines look.
+    #[arg(long, env = "KAPELL_LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    pub(crate) log_format: Format,
+    /// Send spans to this OTLP collector (gRPC), such as http://127.0.0.1:4317.
+    #[arg(long, env = "KAPELL_OTLP", global = true)]
+    pub(crate) otlp: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogSettings {
+    pub(crate) fn telemetry(&self, role: &str) -> TelemetryOptions {
+        TelemetryOptions {
+            service: format!("kapell-{role}"),
+            filter: self.log.clone(),
+            format: match self.log_format {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            },
+            otlp: self.otlp.clone(),
+        }
+    }
+}
+
+/// Where a coordinator keeps its data and how it watches over workers.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CoordinatorSettings {
+    /// Folder of the journal and the ledger; made when it is not there.
+    #[arg(long, env = "KAPELL_DATA", default_value = ".kapell")]
+    pub(crate) data: PathBuf,
+    /// Where to listen.
+    #[arg(long, env = "KAPELL_LISTEN", default_value = "127.0.0.1:7700")]
+    pub(crate) listen: String,
+    /// Name of the node, for people.
+    #[arg(long, env = "KAPELL_NODE", default_value = "local")]
+    pub(crate) node: String,
+    /// How often workers and connectors say that they are there.
+    #[arg(long, default_value = "1s")]
+    pub(crate) heartbeat: Span,
+    /// After so much silence a worker's tasks are given to others. At least three heartbeats.
+    #[arg(long, default_value = "5s")]
+    pub(crate) lease: Span,
+    /// Shards of the store; fixed when the data folder is made.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: u16,
+    /// How long ended runs are remembered, so that a late duplicate of their event meets them.
+    #[arg(long, default_value = "24h")]
+    pub(crate) dedupe_window: Span,
+}
+
+/// Where a worker or connector finds its coordinators.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MemberSettings {
+    /// HOST:PORT of a coordinator; may be given several times.
+    #[arg(long = "coordinator", env = "KAPELL_COORDINATOR", default_value = "127.0.0.1:7700", value_delimiter = ',')]
+    pub(crate) coordinators: Vec<String>,
+    /// Name, for people; a new process of the same name takes the place of the old one.
+    #[arg(long, env = "KAPELL_NAME")]
+    pub(crate) name: Option<String>,
+    /// Tasks or calls at once.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) capacity: u32,
+}
+
+impl CoordinatorSettings {
+    pub(crate) fn journal_dir(&self) -> PathBuf {
+        self.data.join("journal")
+    }
+
+    pub(crate) fn ledger_file(&self) -> PathBuf {
+        self.data.join("ledger.sqlite")
+    }
+
+    pub(crate) fn shards_file(&self) -> PathBuf {
+        self.data.join("shards")
+    }
+}
+
+/// The number of shards that a data folder was made with; writes it down when the folder is new.
+pub(crate) fn shards_of(file: &Path, wanted: u16) -> anyhow::Result<u16> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => {
+            let stored = text.trim().parse();
+            stored.map_err(|_| anyhow::anyhow!("{} does not hold a number of shards", file.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(file, format!("{wanted}\n"))?;
+            Ok(wanted)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Time that a role has to stop by itself.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
