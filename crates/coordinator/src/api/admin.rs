@@ -15,6 +15,10 @@ pub(super) struct Admin(pub(super) Parts);
 
 #[tonic::async_trait]
 impl v1::admin_service_server::AdminService for Admin {
+    async fn ping(&self, _: GrpcRequest<v1::StatusRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        Ok(Response::new(v1::PingResponse {}))
+    }
+
     async fn status(&self, _: GrpcRequest<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         node_status(&self.0).await.map(Response::new)
     }

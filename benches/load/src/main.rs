@@ -1,0 +1,98 @@
+//! Load generator for the workloads W1 to W6: closed loops against a running coordinator, figures as JSON lines.
+//!
+//! Owns: the workloads' definitions and callers. Never: starts or stops processes (xtask does).
+#![expect(clippy::print_stdout, reason = "figures go to standard output")]
+mod definitions;
+mod figures;
+mod parked;
+mod runs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kapell_runtime::{SystemNet, channel};
+use tonic::transport::Channel;
+
+/// Load generator for the workloads W1 to W6.
+#[derive(Parser)]
+struct Load {
+    /// HOST:PORT of the coordinator.
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    address: String,
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Subcommand)]
+enum Workload {
+    /// Apply the workloads' definitions.
+    Setup,
+    /// W1: runs of five sequential no-op steps.
+    W1 {
+        /// Callers at once.
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
+        /// Seconds before measuring.
+        #[arg(long, default_value_t = 1.0)]
+        warm: f64,
+        /// Seconds of measuring.
+        #[arg(long, default_value_t = 5.0)]
+        secs: f64,
+    },
+    /// W2: fan-out of 100 no-op steps and join, one run at a time.
+    W2 {
+        /// Runs.
+        #[arg(long, default_value_t = 100)]
+        runs: usize,
+    },
+    /// W5: events over unary gRPC, each starting a run that parks at once.
+    W5 {
+        /// Callers at once.
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
+        /// Events of one request.
+        #[arg(long, default_value_t = 1)]
+        batch: usize,
+        /// Seconds of measuring.
+        #[arg(long, default_value_t = 5.0)]
+        secs: f64,
+    },
+    /// The floor of W5: empty unary calls.
+    Unary {
+        /// Callers at once.
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
+        /// Seconds of measuring.
+        #[arg(long, default_value_t = 5.0)]
+        secs: f64,
+    },
+    /// W6: park so many runs.
+    Park {
+        /// Runs.
+        #[arg(long, default_value_t = 1_000_000)]
+        runs: usize,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let load = Load::parse();
+    let open = async || -> anyhow::Result<Channel> { Ok(channel(Arc::new(SystemNet), &load.address).await?) };
+    let figures = match load.workload {
+        Workload::Setup => definitions::apply(open().await?).await?,
+        Workload::W1 { callers, warm, secs } => {
+            runs::five(open().await?, callers, Duration::from_secs_f64(warm), Duration::from_secs_f64(secs)).await?
+        }
+        Workload::W2 { runs } => runs::fan(open().await?, runs).await?,
+        Workload::W5 { callers, batch, secs } => {
+            parked::burst(open().await?, callers, batch, Duration::from_secs_f64(secs)).await?
+        }
+        Workload::Unary { callers, secs } => {
+            parked::unary(open().await?, callers, Duration::from_secs_f64(secs)).await?
+        }
+        Workload::Park { runs } => parked::park(open().await?, runs).await?,
+    };
+    println!("{figures}");
+    Ok(())
+}

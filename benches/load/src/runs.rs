@@ -1,0 +1,77 @@
+//! W1 and W2: runs that are waited for.
+use std::time::Duration;
+
+use anyhow::bail;
+use futures::future::try_join_all;
+use kapell_proto::v1::run_service_client::RunServiceClient;
+use kapell_proto::v1::{RunState, StartRunRequest};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::figures::Figures;
+
+/// Five sequential steps, `callers` at once.
+pub(crate) async fn five(
+    channel: Channel,
+    callers: usize,
+    warm: Duration,
+    secs: Duration,
+) -> anyhow::Result<Value> {
+    let (begin, end) = (Instant::now() + warm, Instant::now() + warm + secs);
+    let loops = (0..callers).map(|_| caller(RunServiceClient::new(channel.clone()), begin, end));
+    let mut all = Figures::new()?;
+    for figures in try_join_all(loops).await? {
+        all.add(&figures)?;
+    }
+    let mut answer = all.json(secs);
+    answer["callers"] = json!(callers);
+    answer["steps_per_s"] = json!(answer["per_s"].as_f64().unwrap_or_default() * 5.0);
+    Ok(answer)
+}
+
+async fn caller(mut client: RunServiceClient<Channel>, begin: Instant, end: Instant) -> anyhow::Result<Figures> {
+    let mut figures = Figures::new()?;
+    loop {
+        let at = Instant::now();
+        if at >= end {
+            return Ok(figures);
+        }
+        complete(&mut client, "five", "").await?;
+        if at >= begin {
+            figures.record(at.elapsed());
+        }
+    }
+}
+
+async fn complete(client: &mut RunServiceClient<Channel>, workflow: &str, input: &str) -> anyhow::Result<()> {
+    let request = StartRunRequest {
+        workflow: workflow.to_owned(),
+        input: input.to_owned(),
+        wait_ms: Some(60_000),
+        ..StartRunRequest::default()
+    };
+    let answer = client.start(request).await?.into_inner();
+    let state = answer.state.map(|run| run.state());
+    if state != Some(RunState::Completed) {
+        bail!("run {} is {state:?}", answer.run);
+    }
+    Ok(())
+}
+
+/// A fan-out of 100 and join, one run at a time.
+pub(crate) async fn fan(channel: Channel, runs: usize) -> anyhow::Result<Value> {
+    let items: Vec<u32> = (0..100).collect();
+    let input = json!({ "items": items }).to_string();
+    let mut client = RunServiceClient::new(channel);
+    for _ in 0..10 {
+        complete(&mut client, "fan", &input).await?;
+    }
+    let (mut figures, begin) = (Figures::new()?, Instant::now());
+    for _ in 0..runs {
+        let at = Instant::now();
+        complete(&mut client, "fan", &input).await?;
+        figures.record(at.elapsed());
+    }
+    Ok(figures.json(begin.elapsed()))
+}
