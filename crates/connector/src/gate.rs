@@ -124,6 +124,7 @@ mod tests {
         join_all((0..30).map(|_| async {
             let turn = gate.enter(begin_by).await.unwrap();
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // why: the clock is paused; this is how long a call takes
             tokio::time::sleep(Duration::from_millis(10)).await;
             now.fetch_sub(1, Ordering::SeqCst);
             drop(turn);

@@ -47,6 +47,8 @@ type Told = BTreeMap<SessionNo, Option<Instant>>;
 
 #[derive(Debug)]
 struct HeldCall {
+    /// What the outside system may know it by.
+    key: String,
     /// `None` while it is under way.
     outcome: watch::Sender<Option<CallOutcome>>,
     told: Told,
@@ -56,6 +58,8 @@ struct HeldCall {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     calls: BTreeMap<HeldKey, HeldCall>,
+    /// The latest making of each call, by the key that the outside system may know it by.
+    by_key: BTreeMap<String, CallKey>,
     settled: BTreeSet<CallKey>,
     settled_order: VecDeque<CallKey>,
     sessions: u64,
@@ -89,26 +93,36 @@ impl Held {
     }
 
     /// An order came.
-    pub(crate) fn take(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+    pub(crate) fn take(&mut self, session: SessionNo, key: HeldKey, call_key: &str) -> Taken {
         match key.1 {
-            Mode::Call => self.take_call(session, key),
-            Mode::Reconcile => self.take_reconcile(session, key),
+            Mode::Call => self.take_call(session, key, call_key),
+            Mode::Reconcile => self.take_reconcile(session, key, call_key),
         }
     }
 
-    fn take_call(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+    /// The call that is known by this key, where it is held: what it does is known when it ends.
+    pub(crate) fn call_known_by(&self, call_key: &str) -> Option<watch::Receiver<Option<CallOutcome>>> {
+        let call = self.by_key.get(call_key)?;
+        self.calls.get(&(*call, Mode::Call)).map(|call| call.outcome.subscribe())
+    }
+
+    fn take_call(&mut self, session: SessionNo, key: HeldKey, call_key: &str) -> Taken {
         if let Some(call) = self.calls.get_mut(&key) {
             call.told.insert(session, None);
             let ended = call.outcome.borrow().clone();
             return ended.map_or(Taken::UnderWay, Taken::Ended);
         }
-        self.hold(session, key);
+        self.hold(session, key, call_key);
         // Whoever has looked for the call, or knows how it ended, counts on its not being made any more.
         let superseded = self.calls.contains_key(&(key.0, Mode::Reconcile));
-        if superseded || self.settled.contains(&key.0) { Taken::Settled } else { Taken::Begin }
+        if superseded || self.settled.contains(&key.0) {
+            return Taken::Settled;
+        }
+        self.by_key.insert(call_key.to_owned(), key.0);
+        Taken::Begin
     }
 
-    fn take_reconcile(&mut self, session: SessionNo, key: HeldKey) -> Taken {
+    fn take_reconcile(&mut self, session: SessionNo, key: HeldKey, call_key: &str) -> Taken {
         if let Some(read) = self.calls.get_mut(&key)
             && read.outcome.borrow().is_none()
         {
@@ -116,16 +130,17 @@ impl Held {
             return Taken::UnderWay;
         }
         // An earlier look is out of date: look again.
-        self.hold(session, key);
+        self.hold(session, key, call_key);
         match self.calls.get(&(key.0, Mode::Call)) {
             Some(call) => Taken::AwaitCall(call.outcome.subscribe()),
             None => Taken::Begin,
         }
     }
 
-    fn hold(&mut self, session: SessionNo, key: HeldKey) {
+    fn hold(&mut self, session: SessionNo, key: HeldKey, call_key: &str) {
         let told = BTreeMap::from([(session, None)]);
-        self.calls.insert(key, HeldCall { outcome: watch::channel(None).0, told });
+        let held = HeldCall { key: call_key.to_owned(), outcome: watch::channel(None).0, told };
+        self.calls.insert(key, held);
     }
 
     /// It ended; says which sessions count on the report.
@@ -158,10 +173,16 @@ impl Held {
     pub(crate) fn acknowledge(&mut self, call: CallKey) {
         for mode in [Mode::Call, Mode::Reconcile] {
             let ended = |held: &HeldCall| held.outcome.borrow().is_some();
-            if self.calls.get(&(call, mode)).is_some_and(ended) {
-                self.calls.remove(&(call, mode));
-                self.remember(call);
+            if !self.calls.get(&(call, mode)).is_some_and(ended) {
+                continue;
             }
+            if let Some(held) = self.calls.remove(&(call, mode))
+                && mode == Mode::Call
+                && self.by_key.get(&held.key) == Some(&call)
+            {
+                self.by_key.remove(&held.key);
+            }
+            self.remember(call);
         }
     }
 

@@ -11,6 +11,7 @@ use kapell_model::{Name, ToolRef};
 use kapell_proto::v1;
 use kapell_runtime::{Job, OnDeath};
 use kapell_wire::task::CallKey;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Open;
@@ -56,10 +57,19 @@ fn take_read(open: &Open<'_>, no: u64, order: &v1::CallOrder, mode: Mode) {
         }
         Ok(work)
     });
+    // A call that is under way here would be looked for too early.
+    let held = match mode {
+        Mode::Call => None,
+        Mode::Reconcile => shared.held().call_known_by(&order.key),
+    };
     open.shared.runtime.jobs.spawn(CALL, async move {
-        let outcome = match work {
-            Ok(work) => perform(&shared, &work, mode).await,
-            Err(refused) => refused,
+        let known = match held {
+            Some(ended) => known_when(ended).await,
+            None => None,
+        };
+        let outcome = match (known, work) {
+            (Some(outcome), _) | (None, Err(outcome)) => outcome,
+            (None, Ok(work)) => perform(&shared, &work, mode).await,
         };
         // A session that is over has nobody who waits for a read.
         drop(outbox.send(read_report(no, &outcome)).await);
@@ -74,7 +84,7 @@ fn take_call(open: &Open<'_>, key: HeldKey, order: &v1::CallOrder) {
         drop(open.outbox.try_send(call_report(key.0, &CallOutcome::failed(ErrorClass::Unavailable, why))));
         return;
     }
-    let taken = shared.held().take(open.no, key);
+    let taken = shared.held().take(open.no, key, &order.key);
     match taken {
         Taken::UnderWay => {}
         Taken::Ended(outcome) => shared.post(open.no, key, call_report(key.0, &outcome)),
@@ -86,17 +96,22 @@ fn take_call(open: &Open<'_>, key: HeldKey, order: &v1::CallOrder) {
             Ok(work) => begin(shared, key, work),
             Err(refused) => shared.finish(key, refused),
         },
-        Taken::AwaitCall(mut ended) => {
+        Taken::AwaitCall(ended) => {
             let (shared, work) = (Arc::clone(shared), read_order(open, order));
             open.shared.runtime.jobs.spawn(CALL, async move {
-                let known = ended.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-                match (known.and_then(what_is_known), work) {
+                match (known_when(ended).await, work) {
                     (Some(outcome), _) | (None, Err(outcome)) => shared.finish(key, outcome),
                     (None, Ok(work)) => begin(&shared, key, work),
                 }
             });
         }
     }
+}
+
+/// What is known about a call that is held here, when it has ended.
+async fn known_when(mut ended: watch::Receiver<Option<CallOutcome>>) -> Option<CallOutcome> {
+    let outcome = ended.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+    outcome.and_then(what_is_known)
 }
 
 /// What the outcome of the call itself says to the question whether it took effect.

@@ -48,10 +48,6 @@ impl Drop for Session {
 impl Coordinator {
     pub(crate) async fn start() -> Coordinator {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Coordinator::on(listener).await
-    }
-
-    pub(crate) async fn on(listener: tokio::net::TcpListener) -> Coordinator {
         let address = listener.local_addr().unwrap().to_string();
         let (opened, sessions) = mpsc::channel(16);
         let service = ConnectorServiceServer::new(Service(opened));

@@ -147,6 +147,7 @@ async fn draining_refuses_new_calls_and_waits_for_the_others() {
     rig.holding(1).await;
     let connector = rig.connector.clone();
     let draining = tokio::spawn(async move { connector.drain(Duration::from_secs(10)).await });
+    // why: draining shows nothing that could be waited for; too early an order fails the test
     tokio::time::sleep(Duration::from_millis(50)).await;
     rig.session.order(how(2, "at-once", 5_000)).await;
     let message = Outcome::of(&rig.session.report().await).error(v1::ErrorClass::Unavailable);

@@ -289,6 +289,7 @@ async fn a_commit_that_is_not_answered_is_unknown_and_the_key_finds_it() {
         let why = through.call("keep", json!({ "text": text, "price": 1 })).await.unknown();
         assert!(why.contains("commit"), "{why}");
         // The server ends the transaction of a client that is gone a moment later.
+        // why: when a server notices that a client is gone is seen nowhere
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut direct = server.rig(server.port, "hush").await;
         let found = direct.read("find", json!({ "text": text })).await.output();

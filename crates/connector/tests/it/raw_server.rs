@@ -200,6 +200,7 @@ async fn silence_ends_at_the_tools_timeout() {
     fn silent(mut stream: TcpStream, _: usize) -> futures::future::BoxFuture<'static, ()> {
         Box::pin(async move {
             request(&mut stream).await;
+            // why: silence is what is tested
             tokio::time::sleep(Duration::from_secs(60)).await;
         })
     }

@@ -67,23 +67,25 @@ impl Outcome {
 
     pub(crate) fn output(self) -> Value {
         match self {
-            Outcome::Output(value) => value,
-            other => panic!("expected an output, got {other:?}"),
+            Outcome::Output(ref value) => value.clone(),
+            Outcome::Error { .. } | Outcome::Unknown(_) => panic!("expected an output, got {self:?}"),
         }
     }
 
     /// Checks the class; gives the message.
     pub(crate) fn error(self, wanted: v1::ErrorClass) -> String {
         match self {
-            Outcome::Error { class, message, .. } if class == wanted => message,
-            other => panic!("expected {wanted:?}, got {other:?}"),
+            Outcome::Error { class, ref message, .. } if class == wanted => message.clone(),
+            Outcome::Output(_) | Outcome::Error { .. } | Outcome::Unknown(_) => {
+                panic!("expected {wanted:?}, got {self:?}")
+            }
         }
     }
 
     pub(crate) fn unknown(self) -> String {
         match self {
-            Outcome::Unknown(why) => why,
-            other => panic!("expected an unknown outcome, got {other:?}"),
+            Outcome::Unknown(ref why) => why.clone(),
+            Outcome::Output(_) | Outcome::Error { .. } => panic!("expected an unknown outcome, got {self:?}"),
         }
     }
 }
@@ -173,6 +175,7 @@ impl Rig {
             if self.connector.holding() == count {
                 return;
             }
+            // why: between two looks
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{} are held, not {count}", self.connector.holding());

@@ -36,6 +36,7 @@ impl Agent for Puppet {
             r#""panic""# => panic!("the puppet broke: {}", task.run_id()),
             r#""block""# => {
                 #[expect(clippy::disallowed_methods, reason = "a task that never awaits is what is tested")]
+                // why: a thread that is busy is what is tested
                 std::thread::sleep(Duration::from_millis(1_500));
                 Ok(Json::null())
             }
