@@ -36,7 +36,12 @@ pub(crate) struct Parts {
 }
 
 /// Serves until the node stops.
-pub(crate) fn serve(listener: Box<dyn Listener>, root: &Root, options: &CoordinatorOptions, runtime: &Runtime) {
+pub(crate) fn serve(
+    listener: Box<dyn Listener>,
+    root: &Root,
+    options: &CoordinatorOptions,
+    runtime: &Runtime,
+) {
     let parts = Parts {
         links: root.links.clone(),
         definitions: root.definitions.clone(),
@@ -66,8 +71,12 @@ pub(crate) fn serve(listener: Box<dyn Listener>, root: &Root, options: &Coordina
         .add_service(v1::connector_service_server::ConnectorServiceServer::new(connectors))
         .add_service(v1::event_service_server::EventServiceServer::new(events::Events(parts.clone())))
         .add_service(v1::run_service_server::RunServiceServer::new(runs::Runs(parts.clone())))
-        .add_service(v1::approval_service_server::ApprovalServiceServer::new(approvals::Approvals(parts.clone())))
-        .add_service(v1::resource_service_server::ResourceServiceServer::new(resources::Resources(parts.clone())))
+        .add_service(v1::approval_service_server::ApprovalServiceServer::new(approvals::Approvals(
+            parts.clone(),
+        )))
+        .add_service(v1::resource_service_server::ResourceServiceServer::new(resources::Resources(
+            parts.clone(),
+        )))
         .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())));
     if let Ok(reflection) = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(kapell_proto::DESCRIPTORS)

@@ -11,6 +11,7 @@ use kapell_model::{Json, RunId};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::answer::answer;
 use crate::links::Links;
 use crate::shard::{Reply, Request};
 
@@ -26,7 +27,7 @@ pub(crate) async fn gather(links: &Arc<Links>, ledger: Arc<dyn Ledger>, run: Run
     let (reply, asked) = oneshot::channel();
     let look = Box::new(move |found: Option<&Run>| -> Reply<()> {
         let questions = found.map(questions_of);
-        Box::new(move |()| drop(reply.send(questions)))
+        Box::new(move |()| answer(reply, questions))
     });
     mailbox.submit(Request::Read(run, look)).await;
     let Ok(Some(questions)) = asked.await else { return };
@@ -35,7 +36,9 @@ pub(crate) async fn gather(links: &Arc<Links>, ledger: Arc<dyn Ledger>, run: Run
         let about = query.entity.clone().or_else(|| query.key.clone()).unwrap_or_default();
         match ledger.runs(query).await {
             Ok(page) => {
-                reasons.push(format!("{} earlier runs about `{about}`, from the ledger", page.rows.len()).into());
+                reasons.push(
+                    format!("{} earlier runs about `{about}`, from the ledger", page.rows.len()).into(),
+                );
                 recalled.extend(page.rows.iter().filter(|row| row.run != run).map(summary));
             }
             Err(error) => reasons.push(format!("earlier runs about `{about}` are not known: {error}").into()),
@@ -62,7 +65,12 @@ fn query_of(run: &Run, recall: &Recall) -> Option<RunQuery> {
         Some(source) => {
             let template = Template::compile(&Value::String(source.clone())).ok()?;
             let value = template.eval(&scope_of("event", &run.accepted().event)).ok()?;
-            Some(RunQuery { namespace, entity: value.as_str().map(str::to_owned), limit, ..RunQuery::default() })
+            Some(RunQuery {
+                namespace,
+                entity: value.as_str().map(str::to_owned),
+                limit,
+                ..RunQuery::default()
+            })
         }
         None => {
             let key = run.accepted().key.as_deref()?.to_owned();

@@ -67,7 +67,10 @@ impl Definitions {
         for change in changes {
             revision = revision.max(change.revision);
             let Some(definition) = read(&change.document) else {
-                tracing::error!(revision = change.revision, "a stored definition cannot be read; it is left out");
+                tracing::error!(
+                    revision = change.revision,
+                    "a stored definition cannot be read; it is left out"
+                );
                 continue;
             };
             if let Definition::Workflow(workflow) = &definition
@@ -96,7 +99,8 @@ impl Definitions {
     pub fn former(&self) -> Vec<Json> {
         let in_force = self.in_force();
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = pinned.values().filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
+        let former =
+            pinned.values().filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
         former.map(|workflow| document_of(workflow)).collect()
     }
 

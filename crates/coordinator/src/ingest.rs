@@ -12,6 +12,7 @@ use kapell_model::{Json, Name, Origin, RunId, ShardCount};
 use kapell_wire::cloud_event::Event;
 use tokio::sync::oneshot;
 
+use crate::answer::replying;
 use crate::definitions::{Definitions, InForce};
 use crate::links::Links;
 use crate::shard::{Busy, Delivered, Request, StartRun, Started, SubmitError};
@@ -84,16 +85,19 @@ impl Ingest {
     }
 
     /// The run that an event starts of one workflow.
-    pub(crate) fn start_of(&self, workflow: &Arc<CompiledWorkflow>, event: &Event) -> Result<StartRun, Refused> {
+    pub(crate) fn start_of(
+        &self,
+        workflow: &Arc<CompiledWorkflow>,
+        event: &Event,
+    ) -> Result<StartRun, Refused> {
         if let Some(schema) = &workflow.input {
             check_input(workflow, schema, event)?;
         }
         let key = match &workflow.key {
             None => None,
             Some(key) => {
-                let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| Refused::Unreadable {
-                    workflow: workflow.name.clone(),
-                    reason: error.to_string(),
+                let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| {
+                    Refused::Unreadable { workflow: workflow.name.clone(), reason: error.to_string() }
                 })?;
                 Some(Arc::<str>::from(value))
             }
@@ -105,14 +109,21 @@ impl Ingest {
             event_id: &event.id,
         };
         let run = RunId::of_event(self.shards, &origin, key.as_deref());
-        Ok(StartRun { run, workflow: workflow.clone(), key, event: event.json.clone(), parent: None, nesting: 0 })
+        Ok(StartRun {
+            run,
+            workflow: workflow.clone(),
+            key,
+            event: event.json.clone(),
+            parent: None,
+            nesting: 0,
+        })
     }
 
     /// Starts a run and waits until it is on disk.
     pub(crate) async fn start(&self, start: StartRun) -> Result<(Started, Name), Refused> {
         let (run, name) = (start.run, start.workflow.name.clone());
         let (reply, answered) = oneshot::channel();
-        let request = Request::Start(Box::new(start), Box::new(move |result| drop(reply.send(result))));
+        let request = Request::Start(Box::new(start), replying(reply));
         self.submit(run, request)?;
         let started = answered.await.map_err(|_| SubmitError::Unavailable)??;
         Ok((started, name))
@@ -132,7 +143,7 @@ impl Ingest {
                 continue;
             }
             let (reply, answered) = oneshot::channel::<Delivered>();
-            let reply = Box::new(move |delivered| drop(reply.send(delivered)));
+            let reply = replying(reply);
             mailbox.submit(Request::Deliver(event.clone(), namespace.clone(), reply)).await;
             answers.push(answered);
         }

@@ -2,6 +2,7 @@
 //!
 //! Owns: the runs, and everything that is decided about them. Never: does a task (workers do), talks to an outside
 //! system (connectors do), or names a storage backend (the binary does).
+mod answer;
 mod api;
 mod calls;
 mod context;

@@ -64,7 +64,8 @@ impl CoordinatorOptions {
         if self.lease < self.heartbeat * 3 {
             return Err(BadOptions::ShortLease { lease: self.lease, heartbeat: self.heartbeat });
         }
-        for (name, value) in [("mailbox capacity", self.mailbox_capacity), ("live runs", self.live_runs_max)] {
+        for (name, value) in [("mailbox capacity", self.mailbox_capacity), ("live runs", self.live_runs_max)]
+        {
             if value == 0 {
                 return Err(BadOptions::Zero(name));
             }

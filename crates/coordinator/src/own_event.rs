@@ -12,7 +12,8 @@ pub(crate) fn own_event(
     subject: Option<&str>,
     data: &Json,
 ) -> Result<Event, Rejected> {
-    let subject_member = subject.map_or_else(String::new, |subject| format!(",\"subject\":{}", Json::string(subject)));
+    let subject_member =
+        subject.map_or_else(String::new, |subject| format!(",\"subject\":{}", Json::string(subject)));
     let text = format!(
         "{{\"data\":{data},\"id\":{},\"source\":{},\"specversion\":\"1.0\"{subject_member},\"type\":{}}}",
         Json::string(id),

@@ -26,7 +26,9 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
             Output::CallNews(run, unit, attempt, call) => news.push(((run, unit, attempt), *call)),
             Output::Call(order) => calls.push(CallMessage::Make(order)),
             Output::Reconcile(order) => calls.push(CallMessage::FindOut(order)),
-            Output::CallOver(run, unit, no, attempt) => calls.push(CallMessage::Over((run, unit, no, attempt))),
+            Output::CallOver(run, unit, no, attempt) => {
+                calls.push(CallMessage::Over((run, unit, no, attempt)))
+            }
             Output::StartChild(parent, start) => start_child(&args.links, parent, *start),
             Output::TellParent(child, parent, ending) => tell_parent(&args.links, child, parent, *ending),
             Output::Notify(to, run) => {
@@ -85,8 +87,7 @@ fn tell_parent(
             mailbox.submit_owed(Request::Command(child, Box::new(Command::AcknowledgeEnd), nothing));
         }
     });
-    let report =
-        Command::ReportChild { unit: parent.unit, attempt: parent.attempt, result: Ok(ending) };
+    let report = Command::ReportChild { unit: parent.unit, attempt: parent.attempt, result: Ok(ending) };
     match links.of_run(parent.run) {
         Some(mailbox) => mailbox.submit_owed(Request::Command(parent.run, Box::new(report), reply)),
         None => tracing::error!(run = %parent.run, "a parent's id names no shard of this store"),

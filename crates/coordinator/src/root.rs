@@ -85,9 +85,11 @@ impl Root {
             definitions: definitions.clone(),
             runtime: runtime.clone(),
         };
-        let (supervisor, _) =
-            Actor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Shard(error.to_string()))?;
-        let ingest = Ingest { links: links.clone(), definitions: definitions.clone(), shards: options.shards };
+        let (supervisor, _) = Actor::spawn(None, Supervisor, args)
+            .await
+            .map_err(|error| StartError::Shard(error.to_string()))?;
+        let ingest =
+            Ingest { links: links.clone(), definitions: definitions.clone(), shards: options.shards };
         Ok(Root { links, definitions, ingest, journal, ledger, supervisor })
     }
 

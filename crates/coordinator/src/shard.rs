@@ -3,11 +3,13 @@
 //! Owns: the runs' state in memory, their timers, keys and waits, and the order "decide, append, when durable
 //! answer and release". Never: lets anything leave before its entries are on disk.
 mod actor;
+mod audit;
 mod ended;
 mod keys;
 mod load;
 mod mailbox;
 mod message;
+mod orders;
 mod row;
 mod state;
 mod timers;
@@ -15,10 +17,11 @@ mod view;
 mod waits;
 
 pub(crate) use actor::{Shard, ShardArguments, project};
-pub use mailbox::{Busy, Mailbox};
-pub use message::{
-    Audit, Delivered, Origin, Output, Reply, Request, ShardMessage, StartRun, Started, Stats, SubmitError, WorkOrder,
+pub(crate) use load::{Told, fold, rebuild};
+pub(crate) use mailbox::{Busy, Mailbox};
+pub(crate) use message::{
+    Audit, Delivered, Origin, Output, Reply, Request, ShardMessage, StartRun, Started, Stats, SubmitError,
+    WorkOrder,
 };
 pub(crate) use state::ShardRules;
-pub(crate) use load::{fold, rebuild};
 pub(crate) use view::{digest, parse_approval_id, row_view, view};

@@ -2,7 +2,8 @@
 //!
 //! Owns: the words. Never: leaves an entry out.
 use kapell_kernel::{
-    AfterFailure, ApprovalKey, CallOutcome, CallVerdict, Ending, Entry, OutcomeVerdict, PlanSource, Run, UnitId, Verdict,
+    AfterFailure, ApprovalKey, CallOutcome, CallVerdict, Ending, Entry, OutcomeVerdict, PlanSource, Run,
+    UnitId, Verdict,
 };
 use kapell_model::{Seq, Timestamp};
 use kapell_proto::v1;
@@ -36,7 +37,8 @@ fn name(run: &Run, unit: UnitId) -> String {
 }
 
 fn step_of(run: &Run, entry: &Entry) -> Option<String> {
-    let (Entry::StepSkipped { step } | Entry::FanOpened { step, .. } | Entry::FanJoined { step, .. }) = entry else {
+    let (Entry::StepSkipped { step } | Entry::FanOpened { step, .. } | Entry::FanJoined { step, .. }) = entry
+    else {
         return None;
     };
     run.plan_step(*step).map(|step| step.id.to_string())
@@ -58,7 +60,9 @@ fn unit_of(entry: &Entry) -> Option<UnitId> {
         | Entry::WaitBegan { unit, .. }
         | Entry::ChildBegan { unit, .. }
         | Entry::UnitSettled { unit }
-        | Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..), .. } => Some(*unit),
+        | Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..), .. } => {
+            Some(*unit)
+        }
         Entry::RunAccepted(_)
         | Entry::TurnTaken
         | Entry::ContextGathered { .. }
@@ -116,12 +120,13 @@ fn kind(entry: &Entry) -> &'static str {
 }
 
 fn reasons(entry: &Entry) -> Vec<String> {
-    match entry {
-        Entry::ContextGathered { reasons, .. } | Entry::PlanMade { reasons, .. } | Entry::Judged { reasons, .. } => {
-            reasons.iter().map(ToString::to_string).collect()
-        }
-        _ => vec![],
-    }
+    let (Entry::ContextGathered { reasons, .. }
+    | Entry::PlanMade { reasons, .. }
+    | Entry::Judged { reasons, .. }) = entry
+    else {
+        return vec![];
+    };
+    reasons.iter().map(ToString::to_string).collect()
 }
 
 fn short(text: &str) -> String {
@@ -132,7 +137,8 @@ fn short(text: &str) -> String {
     }
 }
 
-/// table: what each kind of entry says.
+// table: what each kind of entry says.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each kind of entry")]
 fn text(run: &Run, entry: &Entry) -> String {
     match entry {
         Entry::RunAccepted(accepted) => {
@@ -150,14 +156,18 @@ fn text(run: &Run, entry: &Entry) -> String {
         Entry::PlanMade { .. } => "a plan was made for it".to_owned(),
         Entry::StepSkipped { .. } => "skipped: its condition is false".to_owned(),
         Entry::FanOpened { items, .. } => format!("fans out over {} items", items.len()),
-        Entry::JudgementAsked { input, .. } => format!("to be judged first, with input {}", short(input.as_str())),
+        Entry::JudgementAsked { input, .. } => {
+            format!("to be judged first, with input {}", short(input.as_str()))
+        }
         Entry::Judged { verdict, .. } => match verdict {
             Verdict::Follow => "judged: do it".to_owned(),
             Verdict::Escalate { ask, .. } => format!("judged: ask a person: {ask}"),
             Verdict::Pause => "judged: pause until a person has looked at it".to_owned(),
             Verdict::Refuse { reason } => format!("judged: do not do it: {reason}"),
         },
-        Entry::ApprovalAsked { question, expires, .. } => format!("asks a person: {} (until {expires})", question.ask),
+        Entry::ApprovalAsked { question, expires, .. } => {
+            format!("asks a person: {} (until {expires})", question.ask)
+        }
         Entry::ApprovalDecided { answer, .. } => {
             let said = if answer.approved { "yes" } else { "no" };
             let why = if answer.reason.is_empty() { String::new() } else { format!(": {}", answer.reason) };
@@ -180,7 +190,9 @@ fn text(run: &Run, entry: &Entry) -> String {
         Entry::CallSettled { verdict, .. } => match verdict {
             CallVerdict::TookEffect(_) => "found out: the call took effect".to_owned(),
             CallVerdict::SafeToRepeat => "found out: the call may safely be made again".to_owned(),
-            CallVerdict::CannotTell { reason } => format!("could not be found out: {reason}; a person is asked"),
+            CallVerdict::CannotTell { reason } => {
+                format!("could not be found out: {reason}; a person is asked")
+            }
         },
         Entry::UnitDone { output, .. } => format!("done: {}", short(output.as_str())),
         Entry::AttemptFailed { attempt, error, then, .. } => match then {
@@ -188,7 +200,9 @@ fn text(run: &Run, entry: &Entry) -> String {
             AfterFailure::GiveUp => format!("failed for good: {error}"),
         },
         Entry::SleepBegan { until, .. } => format!("sleeps until {until}"),
-        Entry::WaitBegan { event_type, correlation, .. } => format!("waits for event {event_type} with `{correlation}`"),
+        Entry::WaitBegan { event_type, correlation, .. } => {
+            format!("waits for event {event_type} with `{correlation}`")
+        }
         Entry::ChildBegan { child, .. } => format!("starts run {child}"),
         Entry::SignalReceived { event } => format!("a signal came: {}", event.value()["type"]),
         Entry::SignalTaken { .. } => "the waiting step takes the signal".to_owned(),

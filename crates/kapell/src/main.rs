@@ -2,6 +2,7 @@
 //!
 //! Owns: reading settings, choosing backends, running roles, exit codes. Never: decides about runs.
 mod cli;
+mod demo;
 mod roles;
 mod settings;
 

@@ -12,7 +12,7 @@ use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::ShardCount;
 use kapell_runtime::Runtime;
-use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
+use kapell_worker::{Drained, Worker, WorkerHandle, WorkerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::settings::{CoordinatorSettings, MemberSettings, STOP_WITHIN, shards_of};
@@ -37,7 +37,7 @@ pub(crate) async fn worker(settings: &MemberSettings) -> anyhow::Result<()> {
     let worker = start_worker(settings, Runtime::system()).await?;
     tracing::info!(coordinators = ?settings.coordinators, "worker is ready");
     told_to_stop().await;
-    stop(async { drop(worker.drain(STOP_WITHIN).await) }).await;
+    stop(async { log_drained(worker.drain(STOP_WITHIN).await) }).await;
     Ok(())
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn dev(settings: &CoordinatorSettings) -> anyhow::Result<()> {
         why = coordinator.stopped() => Err(why),
         () = told_to_stop() => Ok(()),
     };
-    stop(async { drop(worker.drain(STOP_WITHIN).await) }).await;
+    stop(async { log_drained(worker.drain(STOP_WITHIN).await) }).await;
     runtime.jobs.stop("shutdown");
     stop(coordinator.stop()).await;
     match outcome {
@@ -133,6 +133,13 @@ async fn told_to_stop() {
         () = wait(&mut int) => {}
     }
     tracing::info!("told to stop");
+}
+
+fn log_drained(drained: Drained) {
+    match drained {
+        Drained::Clean => {}
+        Drained::Held { tasks } => tracing::warn!(tasks, "tasks were not over in time; others take them up"),
+    }
 }
 
 async fn stop(work: impl Future<Output = ()>) {

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tonic::{Request as GrpcRequest, Response, Status};
 
 use super::{Parts, status};
+use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::DispatchMessage;
 use crate::shard::{Audit, Request, Stats, SubmitError};
@@ -19,11 +20,17 @@ impl v1::admin_service_server::AdminService for Admin {
         Ok(Response::new(v1::PingResponse {}))
     }
 
-    async fn status(&self, _: GrpcRequest<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _: GrpcRequest<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
         node_status(&self.0).await.map(Response::new)
     }
 
-    async fn doctor(&self, _: GrpcRequest<v1::DoctorRequest>) -> Result<Response<v1::DoctorResponse>, Status> {
+    async fn doctor(
+        &self,
+        _: GrpcRequest<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
         doctor(&self.0).await.map(Response::new)
     }
 
@@ -38,7 +45,7 @@ impl v1::admin_service_server::AdminService for Admin {
 async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
     let mailbox = parts.links.mailboxes().get(shard)?;
     let (reply, answered) = oneshot::channel();
-    mailbox.submit(Request::Stats(Box::new(move |stats| drop(reply.send(stats))))).await;
+    mailbox.submit(Request::Stats(replying(reply))).await;
     Some((answered.await.ok()?, mailbox.waiting()))
 }
 
@@ -99,26 +106,41 @@ async fn examine(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
     let mut answer = v1::DoctorResponse::default();
     for mailbox in parts.links.mailboxes() {
         let (reply, answered) = oneshot::channel::<Audit>();
-        mailbox.submit(Request::Audit(Box::new(move |audit| drop(reply.send(audit))))).await;
+        mailbox.submit(Request::Audit(replying(reply))).await;
         let audit = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
         answer.runs_checked += audit.runs;
         answer.orders_checked += audit.orders;
         let broken = audit.broken.iter().map(|(run, what)| finding("invariant", run, what));
         answer.findings.extend(broken);
-        let undriven = audit.undriven.iter().map(|(run, order)| {
-            finding("undriven", run, &format!("nobody drives {order}"))
-        });
-        answer.findings.extend(undriven);
-        let tasks = audit.tasks.iter().map(|(run, unit, attempt)| TaskKey { run: *run, unit: *unit, attempt: *attempt });
-        for key in unknown_tasks(parts, tasks.collect()).await {
-            answer.findings.push(finding("undriven", &key.run, &format!("the dispatcher does not know {key:?}")));
-        }
-        let calls = audit
-            .calls
+        let undriven = audit
+            .undriven
             .iter()
-            .map(|(run, unit, no, attempt)| CallKey { run: *run, unit: *unit, no: *no, attempt: *attempt });
+            .map(|(run, order)| finding("undriven", run, &format!("nobody drives {order}")));
+        answer.findings.extend(undriven);
+        let tasks = audit.tasks.iter().map(|(run, unit, attempt)| TaskKey {
+            run: *run,
+            unit: *unit,
+            attempt: *attempt,
+        });
+        for key in unknown_tasks(parts, tasks.collect()).await {
+            answer.findings.push(finding(
+                "undriven",
+                &key.run,
+                &format!("the dispatcher does not know {key:?}"),
+            ));
+        }
+        let calls = audit.calls.iter().map(|(run, unit, no, attempt)| CallKey {
+            run: *run,
+            unit: *unit,
+            no: *no,
+            attempt: *attempt,
+        });
         for key in unknown_calls(parts, calls.collect()).await {
-            answer.findings.push(finding("undriven", &key.run, &format!("the call desk does not know {key:?}")));
+            answer.findings.push(finding(
+                "undriven",
+                &key.run,
+                &format!("the call desk does not know {key:?}"),
+            ));
         }
     }
     Ok(answer)
@@ -141,7 +163,9 @@ fn finding(kind: &str, run: &kapell_model::RunId, text: &str) -> v1::Finding {
         kind: kind.to_owned(),
         run: run.to_string(),
         text: text.to_owned(),
-        hint: format!("`kapell run explain {run}` tells its story; restarting the coordinator drives every order anew"),
+        hint: format!(
+            "`kapell run explain {run}` tells its story; restarting the coordinator drives every order anew"
+        ),
     }
 }
 
@@ -151,7 +175,7 @@ async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
     let mut answer = v1::RebuildLedgerResponse::default();
     for shard in 0..parts.links.mailboxes().len() {
         let shard = ShardId(shard as u16);
-        let rebuilt = crate::shard::rebuild(parts.journal.as_ref(), &*parts.definitions, shard)
+        let rebuilt = crate::shard::rebuild(parts.journal.as_ref(), &parts.definitions, shard)
             .await
             .map_err(|error| Status::data_loss(error.to_string()))?;
         answer.entries += rebuilt.entries;

@@ -48,9 +48,9 @@ impl v1::approval_service_server::ApprovalService for Approvals {
         })?;
         let result = match request.result.as_str() {
             "" => None,
-            text => {
-                Some(Json::parse(text).map_err(|error| Status::invalid_argument(format!("result: {error}")))?)
-            }
+            text => Some(
+                Json::parse(text).map_err(|error| Status::invalid_argument(format!("result: {error}")))?,
+            ),
         };
         let (by, reason) = (status::by(&request.by), request.reason.into());
         let answer = ApprovalAnswer { approved: request.approved, by, reason, result };

@@ -20,7 +20,10 @@ const STREAM_REQUESTS_MAX: usize = 64;
 impl v1::event_service_server::EventService for Events {
     type PublishStreamStream = Pin<Box<dyn Stream<Item = Result<v1::PublishResponse, Status>> + Send>>;
 
-    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
         publish(&self.0, request.into_inner()).await.map(Response::new)
     }
 
@@ -83,6 +86,8 @@ pub(super) async fn one(parts: &Parts, namespace: &Name, event: Event) -> v1::Pu
             delivered: accepted.delivered,
             refusal: None,
         },
-        Err(error) => v1::PublishResult { refusal: Some(status::refusal(&error)), ..v1::PublishResult::default() },
+        Err(error) => {
+            v1::PublishResult { refusal: Some(status::refusal(&error)), ..v1::PublishResult::default() }
+        }
     }
 }

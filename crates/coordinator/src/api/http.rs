@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use futures::future::join_all;
 use kapell_model::Name;
 use kapell_proto::v1;
-use kapell_wire::cloud_event::{BadEvent, BATCH_BYTES_MAX, ContentMode, Event};
+use kapell_wire::cloud_event::{BATCH_BYTES_MAX, BadEvent, ContentMode, Event};
 use serde_json::{Value, json};
 
 use super::{Parts, events};
@@ -37,7 +37,8 @@ async fn publish(
     let read = match ContentMode::of(content_type) {
         Some(ContentMode::Batch) => match Event::batch_from_json(&body) {
             Ok(events) => {
-                let results = join_all(events.into_iter().map(|event| events::one(&parts, &namespace, event))).await;
+                let results =
+                    join_all(events.into_iter().map(|event| events::one(&parts, &namespace, event))).await;
                 return answer_batch(&results);
             }
             Err(error) => return refuse(StatusCode::BAD_REQUEST, "bad-batch", &error.to_string()),

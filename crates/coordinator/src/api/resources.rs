@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, oneshot};
 use tonic::{Request as GrpcRequest, Response, Status};
 
 use super::{Parts, status};
+use crate::answer::replying;
 use crate::definitions::{InForce, place, text};
 use crate::shard::{Request, SubmitError};
 
@@ -20,7 +21,10 @@ static CHANGES: Mutex<()> = Mutex::const_new(());
 
 #[tonic::async_trait]
 impl v1::resource_service_server::ResourceService for Resources {
-    async fn apply(&self, request: GrpcRequest<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+    async fn apply(
+        &self,
+        request: GrpcRequest<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
         apply(&self.0, request.into_inner()).await.map(Response::new)
     }
 
@@ -85,7 +89,8 @@ async fn apply(parts: &Parts, request: v1::ApplyRequest) -> Result<v1::ApplyResp
     let loaded = match validate::load_over(&sources, before.clone()) {
         Ok(loaded) => loaded,
         Err(found) => {
-            let (errors, warnings) = found.iter().partition::<Vec<_>, _>(|found| found.severity == Severity::Error);
+            let (errors, warnings) =
+                found.iter().partition::<Vec<_>, _>(|found| found.severity == Severity::Error);
             return Ok(v1::ApplyResponse {
                 errors: errors.into_iter().map(shown).collect(),
                 warnings: warnings.into_iter().map(shown).collect(),
@@ -128,19 +133,25 @@ async fn define(parts: &Parts, changes: Vec<DefinitionRecord>) -> Result<(), Sta
     let unavailable = || status::of_submit(&SubmitError::Unavailable);
     let mailbox = parts.links.shard(ShardId(0)).ok_or_else(unavailable)?;
     let (reply, answered) = oneshot::channel();
-    mailbox.submit(Request::Define(changes, Box::new(move |()| drop(reply.send(()))))).await;
+    mailbox.submit(Request::Define(changes, replying(reply))).await;
     answered.await.map_err(|_| unavailable())
 }
 
-async fn delete(parts: &Parts, request: v1::DeleteResourceRequest) -> Result<v1::DeleteResourceResponse, Status> {
+async fn delete(
+    parts: &Parts,
+    request: v1::DeleteResourceRequest,
+) -> Result<v1::DeleteResourceResponse, Status> {
     let namespace = status::namespace(&request.namespace)?;
     let kind = kind_of(&request.kind)?.ok_or_else(|| Status::invalid_argument("kind must be given"))?;
     let _one_at_a_time = CHANGES.lock().await;
     let in_force = parts.definitions.in_force();
-    let (gone, kept): (Vec<Definition>, Vec<Definition>) = stored(&in_force).into_iter().partition(|definition| {
-        let metadata = definition.metadata();
-        definition.kind() == kind && metadata.namespace == namespace && metadata.name.as_str() == request.name
-    });
+    let (gone, kept): (Vec<Definition>, Vec<Definition>) =
+        stored(&in_force).into_iter().partition(|definition| {
+            let metadata = definition.metadata();
+            definition.kind() == kind
+                && metadata.namespace == namespace
+                && metadata.name.as_str() == request.name
+        });
     let Some(gone) = gone.first() else {
         let text = format!("there is no {kind} `{}` in namespace `{namespace}`", request.name);
         return Err(Status::not_found(text));
@@ -151,7 +162,8 @@ async fn delete(parts: &Parts, request: v1::DeleteResourceRequest) -> Result<v1:
         return Err(Status::failed_precondition(text));
     }
     let document: Json = text(gone);
-    define(parts, vec![DefinitionRecord { document, removed: true, revision: in_force.revision + 1 }]).await?;
+    define(parts, vec![DefinitionRecord { document, removed: true, revision: in_force.revision + 1 }])
+        .await?;
     Ok(v1::DeleteResourceResponse { revision: parts.definitions.in_force().revision })
 }
 
@@ -159,8 +171,8 @@ fn shown(found: &Diagnostic) -> v1::Diagnostic {
     let place = found.place.as_ref();
     v1::Diagnostic {
         file: place.map_or_else(String::new, |place| place.file.clone()),
-        line: place.map_or(0, |place| place.line as u32),
-        column: place.map_or(0, |place| place.column as u32),
+        line: place.map_or(0, |place| place.line),
+        column: place.map_or(0, |place| place.column),
         field: found.field.clone(),
         message: found.message.clone(),
         hint: found.hint.clone().unwrap_or_default(),

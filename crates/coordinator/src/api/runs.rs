@@ -13,8 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status};
 
 use super::{Parts, status};
+use crate::answer::{answer, replying};
 use crate::own_event::own_event;
-use crate::shard::{self, Reply, Request, SubmitError};
+use crate::shard::{self, Reply, Request, SubmitError, Told};
 use crate::story;
 
 /// Runs: start, look, steer.
@@ -48,7 +49,10 @@ impl v1::run_service_server::RunService for Runs {
         list(&self.0, request.into_inner()).await.map(Response::new)
     }
 
-    async fn watch(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: GrpcRequest<v1::GetRunRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let run = status::run(&request.into_inner().run)?;
         watch(&self.0, run).await.map(Response::new)
     }
@@ -63,7 +67,10 @@ impl v1::run_service_server::RunService for Runs {
         Ok(Response::new(v1::ExplainResponse { run: Some(shard::view(&folded)), lines }))
     }
 
-    async fn replay(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
+    async fn replay(
+        &self,
+        request: GrpcRequest<v1::GetRunRequest>,
+    ) -> Result<Response<v1::ReplayResponse>, Status> {
         let run = status::run(&request.into_inner().run)?;
         replay(&self.0, run).await.map(Response::new)
     }
@@ -135,12 +142,15 @@ async fn start(parts: &Parts, request: v1::StartRunRequest) -> Result<v1::StartR
 }
 
 /// Asks a shard to say when a run has ended.
-fn await_end(parts: &Parts, run: RunId) -> impl FnOnce() -> futures::future::BoxFuture<'static, Option<v1::Run>> + use<> {
+fn await_end(
+    parts: &Parts,
+    run: RunId,
+) -> impl FnOnce() -> futures::future::BoxFuture<'static, Option<v1::Run>> + use<> {
     let mailbox = parts.links.of_run(run).cloned();
     move || {
         Box::pin(async move {
             let (reply, ended) = oneshot::channel();
-            mailbox?.submit(Request::AwaitEnd(run, Box::new(move |state| drop(reply.send(state))))).await;
+            mailbox?.submit(Request::AwaitEnd(run, replying(reply))).await;
             ended.await.ok().flatten()
         })
     }
@@ -181,7 +191,7 @@ pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result
     let unknown = SubmitError::NotFound(run);
     let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
     let (reply, answered) = oneshot::channel();
-    let request = Request::Command(run, Box::new(command), Box::new(move |result| drop(reply.send(result))));
+    let request = Request::Command(run, Box::new(command), replying(reply));
     mailbox.submit(request).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
     result.map_err(|error| status::of_submit(&error))?;
@@ -207,18 +217,17 @@ async fn live<T: Send + 'static>(
     let (reply, answered) = oneshot::channel();
     let look = Box::new(move |found: Option<&Run>| -> Reply<()> {
         let seen = found.map(look);
-        Box::new(move |()| drop(reply.send(seen)))
+        Box::new(move |()| answer(reply, seen))
     });
     mailbox.submit(Request::Read(run, look)).await;
     answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))
 }
 
-type Told = Vec<(kapell_model::Seq, Timestamp, kapell_kernel::Entry)>;
-
 /// The run folded anew from its journal.
 async fn history(parts: &Parts, run: RunId) -> Result<(Run, Told), Status> {
     let placed = parts.journal.history(run).await.map_err(|error| Status::data_loss(error.to_string()))?;
-    let folded = shard::fold(run, &placed, &*parts.definitions).map_err(|error| Status::data_loss(error.to_string()))?;
+    let folded = shard::fold(run, &placed, &*parts.definitions)
+        .map_err(|error| Status::data_loss(error.to_string()))?;
     folded.ok_or_else(|| status::of_submit(&SubmitError::NotFound(run)))
 }
 
@@ -230,7 +239,7 @@ async fn revive(parts: &Parts, run: RunId) -> Result<(), Status> {
     let (folded, _) = history(parts, run).await?;
     let (reply, answered) = oneshot::channel();
     if let Some(mailbox) = parts.links.of_run(run) {
-        mailbox.submit(Request::Revive(Box::new(folded), Box::new(move |()| drop(reply.send(()))))).await;
+        mailbox.submit(Request::Revive(Box::new(folded), replying(reply))).await;
     }
     answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))
 }

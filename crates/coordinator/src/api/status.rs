@@ -19,7 +19,9 @@ pub(super) fn refusal(error: &Refused) -> v1::Refusal {
 /// A refusal of a whole request.
 pub(super) fn of_refused(error: &Refused) -> Status {
     match error {
-        Refused::Unreadable { .. } | Refused::DoesNotFit { .. } => Status::invalid_argument(error.to_string()),
+        Refused::Unreadable { .. } | Refused::DoesNotFit { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
         Refused::Shard(error) => of_submit(error),
     }
 }
@@ -27,7 +29,9 @@ pub(super) fn of_refused(error: &Refused) -> Status {
 /// What a shard refused.
 pub(super) fn of_submit(error: &SubmitError) -> Status {
     match error {
-        SubmitError::Busy { .. } | SubmitError::KeyQueueFull { .. } => Status::resource_exhausted(error.to_string()),
+        SubmitError::Busy { .. } | SubmitError::KeyQueueFull { .. } => {
+            Status::resource_exhausted(error.to_string())
+        }
         SubmitError::NotFound(_) => Status::not_found(error.to_string()),
         SubmitError::Rejected(_) => Status::failed_precondition(error.to_string()),
         SubmitError::Unavailable => Status::unavailable(error.to_string()),
@@ -39,7 +43,9 @@ pub(super) fn of_ledger(error: &LedgerError) -> Status {
     match error {
         LedgerError::Unavailable { .. } => Status::unavailable(error.to_string()),
         LedgerError::BadCursor(_) => Status::invalid_argument(error.to_string()),
-        LedgerError::Unreadable { .. } | LedgerError::Misplaced { .. } => Status::data_loss(error.to_string()),
+        LedgerError::Unreadable { .. } | LedgerError::Misplaced { .. } => {
+            Status::data_loss(error.to_string())
+        }
     }
 }
 

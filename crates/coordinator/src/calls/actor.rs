@@ -10,7 +10,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use super::message::CallMessage;
-use super::state::{Act, CallState, Reported};
+use super::state::{Act, CallState};
+use crate::answer::answer;
 use crate::definitions::Definitions;
 use crate::dispatch::{DispatchMessage, SessionId};
 use crate::links::Links;
@@ -68,12 +69,14 @@ impl Running {
         match message {
             CallMessage::Make(order) => self.state.make(order, &in_force),
             CallMessage::FindOut(order) => self.state.find_out(now, order, &in_force),
-            CallMessage::Over((run, unit, no, attempt)) => self.state.over(CallKey { run, unit, no, attempt }),
+            CallMessage::Over((run, unit, no, attempt)) => {
+                self.state.over(CallKey { run, unit, no, attempt })
+            }
             CallMessage::Read(read) => self.state.read(now, read, &in_force),
             CallMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);
                 // The stream that asked may have ended meanwhile; `Left` follows then.
-                drop(reply.send(session));
+                answer(reply, session);
             }
             CallMessage::Left(session) => self.state.left(now, session),
             CallMessage::Heard(session) => self.state.heard(now, session),
@@ -85,9 +88,9 @@ impl Running {
             CallMessage::Tick => self.state.tick(now, &in_force),
             CallMessage::Unknown(keys, reply) => {
                 let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                drop(reply.send(unknown));
+                answer(reply, unknown);
             }
-            CallMessage::Status(reply) => drop(reply.send(self.state.status(now))),
+            CallMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }
 
@@ -100,13 +103,13 @@ impl Running {
                     CallOutcome::Failed(error) => Err(error),
                     CallOutcome::Unknown { reason } => Err(TaskError::new(ErrorClass::Unavailable, &*reason)),
                 };
-                self.state.read_done(session, id, result);
+                self.state.read_done(now, session, id, result);
             }
             Some(call_report::Which::Call(call)) => match CallKey::from_proto(Some(&call)) {
-                Ok(key) => match self.state.reported(session, key) {
-                    Reported::Made => self.finish(session, key, outcome),
-                    Reported::FoundOut => self.found_out(now, session, key, outcome),
-                },
+                Ok(key) => {
+                    self.state.made(session, key);
+                    self.finish(session, key, outcome);
+                }
                 Err(error) => tracing::warn!(%error, "a connector reported a call that is none"),
             },
             None => tracing::warn!("a connector reported nothing"),
@@ -118,21 +121,6 @@ impl Running {
         let ack = self.ack(session, key);
         // Durable, or not wanted: either way the connector may forget it.
         self.args.links.tell_run(key.run, command, Box::new(move |_| ack()));
-    }
-
-    fn found_out(&mut self, now: Instant, session: SessionId, key: CallKey, outcome: CallOutcome) {
-        let verdict = match outcome {
-            CallOutcome::Succeeded(found) => verdict_of(&found),
-            CallOutcome::Failed(error) if !error.class.is_retryable() => {
-                Some(CallVerdict::CannotTell { reason: error.to_string().into() })
-            }
-            CallOutcome::Failed(_) | CallOutcome::Unknown { .. } => None,
-        };
-        self.ack(session, key)();
-        match verdict {
-            Some(verdict) => self.settle(key, verdict),
-            None => self.state.find_out_later(now, key),
-        }
     }
 
     fn settle(&self, key: CallKey, verdict: CallVerdict) {
@@ -156,7 +144,8 @@ impl Running {
             match act {
                 Act::Send(session, order) => self.send(session, order),
                 Act::Finish(key, outcome) => {
-                    let command = Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
+                    let command =
+                        Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
                     self.args.links.tell_run(key.run, command, Box::new(|_| {}));
                 }
                 Act::Settle(key, verdict) => self.settle(key, verdict),
@@ -193,13 +182,5 @@ fn outcome_of(result: Option<call_report::Result>) -> CallOutcome {
         },
         Some(call_report::Result::Unknown(reason)) => broken(reason),
         None => broken("the connector reported no result".to_owned()),
-    }
-}
-
-fn verdict_of(found: &Json) -> Option<CallVerdict> {
-    let value = found.value();
-    match value["took_effect"].as_bool()? {
-        true => Some(CallVerdict::TookEffect(Json::of(&value["result"]))),
-        false => Some(CallVerdict::SafeToRepeat),
     }
 }

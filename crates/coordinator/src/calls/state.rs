@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_kernel::{Call, CallOutcome, CallVerdict, ErrorClass, TaskError, UnitId};
-use kapell_model::Name;
 use kapell_model::definition::Idempotency;
+use kapell_model::{Json, Name};
 use kapell_proto::v1;
 use kapell_wire::task::CallKey;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(super) enum Act {
     /// Tell a run what was found out.
     Settle(CallKey, CallVerdict),
     /// Tell a task how a read went.
-    ReadDone(Read, Result<kapell_model::Json, TaskError>),
+    ReadDone(Read, Result<Json, TaskError>),
 }
 
 /// One connected (or just disconnected) connector.
@@ -66,14 +66,24 @@ enum Place {
     Limbo,
     /// What was sent may still take effect until then.
     Settling(Instant),
+    /// A read is under way that finds out.
+    FindingOut,
     /// The run was told how it ended and has not answered yet; it must not be made again meanwhile.
     Told,
 }
 
 struct Reading {
-    read: Read,
+    purpose: Purpose,
     until: Instant,
     held: Option<SessionId>,
+}
+
+/// What a read is for.
+enum Purpose {
+    /// A task waits for it.
+    Task(Read),
+    /// It finds out whether this call took effect.
+    FindOut(CallKey),
 }
 
 /// Which connector holds which call.
@@ -161,19 +171,27 @@ impl CallState {
     }
 
     pub(super) fn read(&mut self, now: Instant, read: Read, in_force: &InForce) {
+        let until = now + read.timeout * 2;
+        self.begin_read(Purpose::Task(read), until);
+        self.hand_out(in_force);
+    }
+
+    fn begin_read(&mut self, purpose: Purpose, until: Instant) {
         let id = self.next_read;
         self.next_read += 1;
-        let until = now + read.timeout * 2;
-        self.reads.insert(id, Reading { read, until, held: None });
+        self.reads.insert(id, Reading { purpose, until, held: None });
         self.queue.push_back(Item::Read(id));
-        self.hand_out(in_force);
     }
 
     pub(super) fn join(&mut self, now: Instant, intro: ConnectorIntro, in_force: &InForce) -> SessionId {
         let id = SessionId(self.next_session);
         self.next_session += 1;
-        let earlier: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| session.name == intro.name).map(|(id, _)| *id).collect();
+        let earlier: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.name == intro.name)
+            .map(|(id, _)| *id)
+            .collect();
         let mut before = BTreeSet::new();
         for old in earlier {
             let same = self.sessions.get(&old).is_some_and(|session| session.instance == intro.instance);
@@ -203,8 +221,8 @@ impl CallState {
     }
 
     fn claim(&mut self, session: SessionId, key: CallKey) {
-        // A finding-out is a read: whoever has it may have it twice.
         if let Some(work) = self.calls.get_mut(&key)
+            && work.aim == Aim::Make
             && matches!(work.place, Place::Limbo | Place::Held(_) | Place::Queued)
         {
             work.place = Place::Held(session);
@@ -242,27 +260,46 @@ impl CallState {
         }
     }
 
-    /// Takes the end of a call out of the session; says what it was for.
-    pub(super) fn reported(&mut self, session: SessionId, key: CallKey) -> Reported {
+    /// A call ended; its run is told, and it must not be made again meanwhile.
+    pub(super) fn made(&mut self, session: SessionId, key: CallKey) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.held.remove(&Item::Call(key));
         }
-        match self.calls.get_mut(&key) {
-            Some(Work { aim: Aim::FindOut, place: Place::Held(_), .. }) => Reported::FoundOut,
-            Some(work) => {
-                work.place = Place::Told;
-                Reported::Made
-            }
-            None => Reported::Made,
-        }
+        self.told(key);
     }
 
-    pub(super) fn read_done(&mut self, session: SessionId, id: u64, result: Result<kapell_model::Json, TaskError>) {
+    /// A read ended.
+    pub(super) fn read_done(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: u64,
+        result: Result<Json, TaskError>,
+    ) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.held.remove(&Item::Read(id));
         }
-        if let Some(reading) = self.reads.remove(&id) {
-            self.acts.push(Act::ReadDone(reading.read, result));
+        match self.reads.remove(&id).map(|reading| reading.purpose) {
+            Some(Purpose::Task(read)) => self.acts.push(Act::ReadDone(read, result)),
+            Some(Purpose::FindOut(key)) => self.found_out(now, key, result),
+            None => {}
+        }
+    }
+
+    fn found_out(&mut self, now: Instant, key: CallKey, result: Result<Json, TaskError>) {
+        let verdict = match result {
+            Ok(found) => verdict_of(&found),
+            Err(error) if !error.class.is_retryable() => {
+                Some(CallVerdict::CannotTell { reason: error.to_string().into() })
+            }
+            Err(_) => None,
+        };
+        match verdict {
+            Some(verdict) => {
+                self.told(key);
+                self.acts.push(Act::Settle(key, verdict));
+            }
+            None => self.find_out_later(now, key),
         }
     }
 
@@ -273,7 +310,7 @@ impl CallState {
     }
 
     /// The finding-out failed; it is tried again.
-    pub(super) fn find_out_later(&mut self, now: Instant, key: CallKey) {
+    fn find_out_later(&mut self, now: Instant, key: CallKey) {
         if let Some(work) = self.calls.get_mut(&key) {
             work.place = Place::Settling(now + FIND_OUT_AGAIN);
         }
@@ -302,29 +339,38 @@ impl CallState {
             .filter(|(_, work)| matches!(work.place, Place::Settling(until) if until <= now))
             .map(|(key, _)| *key)
             .collect();
-        settled.into_iter().for_each(|key| self.requeue(Item::Call(key)));
+        for key in settled {
+            self.begin_find_out(now, key, in_force);
+        }
         let late = self.reads.iter().filter(|(_, reading)| reading.until <= now);
         let late: Vec<(u64, Option<SessionId>)> = late.map(|(id, reading)| (*id, reading.held)).collect();
         for (id, held) in late {
             let error = TaskError::new(ErrorClass::Unavailable, "no connector answered in time");
-            self.read_done(held.unwrap_or(SessionId(0)), id, Err(error));
+            self.read_done(now, held.unwrap_or(SessionId(0)), id, Err(error));
         }
         self.hand_out(in_force);
+    }
+
+    fn begin_find_out(&mut self, now: Instant, key: CallKey, in_force: &InForce) {
+        let Some(work) = self.calls.get_mut(&key) else { return };
+        let tool = in_force.catalogue.tool(&work.namespace, &work.call.tool);
+        let until = now + tool.map_or(FIND_OUT_AGAIN, |tool| tool.timeout) * 2;
+        work.place = Place::FindingOut;
+        self.begin_read(Purpose::FindOut(key), until);
     }
 
     fn lose(&mut self, now: Instant, id: SessionId, why: &str) {
         let Some(session) = self.sessions.remove(&id) else { return };
         for item in session.held {
             match item {
-                Item::Call(key) => match self.calls.get_mut(&key).map(|work| work.aim) {
-                    Some(Aim::Make) => {
-                        self.told(key);
-                        self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason: why.into() }));
-                    }
-                    Some(Aim::FindOut) => self.find_out_later(now, key),
-                    None => {}
-                },
-                Item::Read(id) => self.read_done(SessionId(0), id, Err(TaskError::new(ErrorClass::Unavailable, why))),
+                Item::Call(key) => {
+                    self.told(key);
+                    self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason: why.into() }));
+                }
+                Item::Read(id) => {
+                    let error = TaskError::new(ErrorClass::Unavailable, why);
+                    self.read_done(now, SessionId(0), id, Err(error));
+                }
             }
         }
     }
@@ -354,11 +400,8 @@ impl CallState {
             Item::Call(key) => {
                 let work = self.calls.get_mut(&key).filter(|work| work.place == Place::Queued)?;
                 work.place = Place::Held(session);
-                let timeout = in_force.catalogue.tool(&work.namespace, &work.call.tool).map(|tool| tool.timeout);
-                let mode = match work.aim {
-                    Aim::Make => v1::CallMode::Call,
-                    Aim::FindOut => v1::CallMode::Reconcile,
-                };
+                let timeout =
+                    in_force.catalogue.tool(&work.namespace, &work.call.tool).map(|tool| tool.timeout);
                 Some(v1::CallOrder {
                     which: Some(v1::call_order::Which::Call(key.to_proto())),
                     namespace: work.namespace.to_string(),
@@ -366,22 +409,37 @@ impl CallState {
                     args: work.call.args.to_string(),
                     key: idempotency_key(&key),
                     begin_within_ms: timeout.map_or(0, |timeout| timeout.as_millis() as u64),
-                    mode: mode.into(),
+                    mode: v1::CallMode::Call.into(),
                 })
             }
             Item::Read(id) => {
                 let reading = self.reads.get_mut(&id)?;
                 reading.held = Some(session);
-                let read = &reading.read;
-                Some(v1::CallOrder {
-                    which: Some(v1::call_order::Which::Read(id)),
-                    namespace: read.namespace.to_string(),
-                    tool: read.tool.to_string(),
-                    args: read.args.to_string(),
-                    key: String::new(),
-                    begin_within_ms: read.timeout.as_millis() as u64,
-                    mode: v1::CallMode::Call.into(),
-                })
+                let which = Some(v1::call_order::Which::Read(id));
+                match &reading.purpose {
+                    Purpose::Task(read) => Some(v1::CallOrder {
+                        which,
+                        namespace: read.namespace.to_string(),
+                        tool: read.tool.to_string(),
+                        args: read.args.to_string(),
+                        key: String::new(),
+                        begin_within_ms: read.timeout.as_millis() as u64,
+                        mode: v1::CallMode::Call.into(),
+                    }),
+                    Purpose::FindOut(key) => {
+                        let work = self.calls.get(key)?;
+                        let tool = in_force.catalogue.tool(&work.namespace, &work.call.tool);
+                        Some(v1::CallOrder {
+                            which,
+                            namespace: work.namespace.to_string(),
+                            tool: work.call.tool.to_string(),
+                            args: work.call.args.to_string(),
+                            key: idempotency_key(key),
+                            begin_within_ms: tool.map_or(0, |tool| tool.timeout.as_millis() as u64),
+                            mode: v1::CallMode::Reconcile.into(),
+                        })
+                    }
+                }
             }
         }
     }
@@ -407,11 +465,13 @@ impl CallState {
     }
 }
 
-/// What a report is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reported {
-    Made,
-    FoundOut,
+fn verdict_of(found: &Json) -> Option<CallVerdict> {
+    let value = found.value();
+    if value["took_effect"].as_bool()? {
+        Some(CallVerdict::TookEffect(Json::of(&value["result"])))
+    } else {
+        Some(CallVerdict::SafeToRepeat)
+    }
 }
 
 /// The same in every making of the call: what `idempotency: key` carries.

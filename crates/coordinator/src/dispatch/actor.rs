@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::message::{DispatchMessage, Joined, SessionId};
 use super::state::{Act, DispatchState};
+use crate::answer::answer;
 use crate::calls::{CallMessage, Read};
 use crate::definitions::{Definitions, InForce};
 use crate::links::Links;
@@ -83,7 +84,7 @@ impl Running {
             DispatchMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);
                 // The stream that asked may have ended meanwhile; `Left` follows then.
-                drop(reply.send(Joined { session }));
+                answer(reply, Joined { session });
             }
             DispatchMessage::Left(session) => self.state.left(now, session),
             DispatchMessage::Finished(session, keys) => {
@@ -112,9 +113,9 @@ impl Running {
             DispatchMessage::Tick => self.state.tick(now),
             DispatchMessage::Unknown(keys, reply) => {
                 let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                drop(reply.send(unknown));
+                answer(reply, unknown);
             }
-            DispatchMessage::Status(reply) => drop(reply.send(self.state.status(now))),
+            DispatchMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }
 
@@ -128,7 +129,8 @@ impl Running {
         in_force: &InForce,
     ) {
         let Some((namespace, skill)) = self.state.held_by(&task, session) else { return };
-        let mandate = in_force.catalogue.skill(&namespace, &skill).filter(|skill| skill.mandate.contains(&tool));
+        let mandate =
+            in_force.catalogue.skill(&namespace, &skill).filter(|skill| skill.mandate.contains(&tool));
         let found = mandate.and_then(|_| in_force.catalogue.tool(&namespace, &tool));
         let Some(entry) = found else {
             let message = format!("skill `{skill}` has no mandate for `{tool}`; list it under spec.tools");
@@ -175,7 +177,8 @@ impl Running {
                 Act::Assign(session, mut assignment) => {
                     let key = TaskKey::from_proto(assignment.task.as_ref()).ok();
                     let deadline = key.and_then(|key| self.state.deadline(&key)).unwrap_or(now);
-                    assignment.timeout_ms = u64::try_from(now.until(deadline).as_millis()).unwrap_or(u64::MAX);
+                    assignment.timeout_ms =
+                        u64::try_from(now.until(deadline).as_millis()).unwrap_or(u64::MAX);
                     frames.entry(session).or_default().push(Kind::Assignment(assignment));
                 }
                 Act::Cancel(session, key) => {
@@ -196,9 +199,11 @@ impl Running {
 
     /// Sends in frames. A worker whose queue is full is cut off: it comes back and says what it holds.
     fn send(&mut self, session: SessionId, messages: Vec<Kind>) {
-        let mut messages = messages.into_iter().map(|kind| v1::CoordinatorMessage { kind: Some(kind) }).peekable();
+        let mut messages =
+            messages.into_iter().map(|kind| v1::CoordinatorMessage { kind: Some(kind) }).peekable();
         while messages.peek().is_some() {
-            let frame = v1::CoordinatorFrame { messages: messages.by_ref().take(FRAME_MESSAGES_MAX).collect() };
+            let frame =
+                v1::CoordinatorFrame { messages: messages.by_ref().take(FRAME_MESSAGES_MAX).collect() };
             let Some(to) = self.state.sender(session) else { return };
             if to.try_send(Ok(frame)).is_err() {
                 tracing::warn!(?session, "a worker does not read its frames; its session is ended");

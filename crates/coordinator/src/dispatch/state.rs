@@ -100,7 +100,11 @@ impl DispatchState {
 
     fn enqueue(&mut self, key: TaskKey, in_force: &InForce) {
         let Some(task) = self.tasks.get_mut(&key) else { return };
-        let pool = match in_force.catalogue.skill(&task.namespace, &task.work.skill).map(|skill| &skill.skill.runtime) {
+        let pool = match in_force
+            .catalogue
+            .skill(&task.namespace, &task.work.skill)
+            .map(|skill| &skill.skill.runtime)
+        {
             Some(Runtime::Remote(_)) => Pool::Remote(format!("{}/{}", task.namespace, task.work.skill)),
             Some(Runtime::Call(_) | Runtime::Rules(_)) | None => Pool::Builtin,
         };
@@ -130,8 +134,12 @@ impl DispatchState {
     pub(super) fn join(&mut self, now: Instant, intro: WorkerIntro, in_force: &InForce) -> SessionId {
         let id = SessionId(self.next_session);
         self.next_session += 1;
-        let earlier: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| session.name == intro.name).map(|(id, _)| *id).collect();
+        let earlier: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.name == intro.name)
+            .map(|(id, _)| *id)
+            .collect();
         let mut before = BTreeSet::new();
         for old in earlier {
             let same = self.sessions.get(&old).is_some_and(|session| session.instance == intro.instance);
@@ -142,18 +150,21 @@ impl DispatchState {
             }
         }
         let holding: BTreeSet<TaskKey> = intro.holding.iter().copied().collect();
-        self.sessions.insert(id, Session {
-            name: intro.name,
-            instance: intro.instance,
-            capacity: intro.capacity,
-            builtin: intro.builtin,
-            skills: intro.skills.into_iter().collect(),
-            held: BTreeSet::new(),
-            quarantined: BTreeMap::new(),
-            draining: false,
-            to: Some(intro.to),
-            heard: now,
-        });
+        self.sessions.insert(
+            id,
+            Session {
+                name: intro.name,
+                instance: intro.instance,
+                capacity: intro.capacity,
+                builtin: intro.builtin,
+                skills: intro.skills.into_iter().collect(),
+                held: BTreeSet::new(),
+                quarantined: BTreeMap::new(),
+                draining: false,
+                to: Some(intro.to),
+                heard: now,
+            },
+        );
         for key in &holding {
             self.claim(id, *key);
         }

@@ -37,9 +37,13 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
         request: GrpcRequest<Streaming<v1::ConnectorFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("the first frame must hold a hello"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the first frame must hold a hello"))?;
         let mut messages = first.messages.into_iter();
-        let Some(connector_message::Kind::Hello(hello)) = messages.next().and_then(|message| message.kind) else {
+        let Some(connector_message::Kind::Hello(hello)) = messages.next().and_then(|message| message.kind)
+        else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
@@ -135,7 +139,9 @@ async fn take(
             links.tell_calls(CallMessage::Heard(session));
             send(to, Kind::Heartbeat(heartbeat)).await
         }
-        Some(connector_message::Kind::Hello(_)) => Err(Status::invalid_argument("a hello may only come first")),
+        Some(connector_message::Kind::Hello(_)) => {
+            Err(Status::invalid_argument("a hello may only come first"))
+        }
         None => Err(Status::invalid_argument("a message of a kind that this coordinator does not know")),
     }
 }

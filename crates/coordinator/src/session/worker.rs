@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::{FRAMES_WAITING_MAX, Liveness};
+use crate::answer::replying;
 use crate::definitions::Definitions;
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
@@ -41,9 +42,13 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         request: GrpcRequest<Streaming<v1::WorkerFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("the first frame must hold a hello"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the first frame must hold a hello"))?;
         let mut messages = first.messages.into_iter();
-        let Some(worker_message::Kind::Hello(hello)) = messages.next().and_then(|message| message.kind) else {
+        let Some(worker_message::Kind::Hello(hello)) = messages.next().and_then(|message| message.kind)
+        else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
@@ -148,7 +153,7 @@ impl OpenStream {
             match message.kind {
                 Some(worker_message::Kind::Report(report)) => reports.push(report_of(report)?),
                 Some(worker_message::Kind::Tool(tool)) => self.tool(tool)?,
-                Some(worker_message::Kind::Checkpoint(checkpoint)) => self.checkpoint(checkpoint).await?,
+                Some(worker_message::Kind::Checkpoint(checkpoint)) => self.checkpoint(checkpoint)?,
                 Some(worker_message::Kind::Heartbeat(heartbeat)) => {
                     self.links.tell_dispatch(DispatchMessage::Heard(self.session));
                     send(&self.to, vec![Kind::Heartbeat(heartbeat)]).await?;
@@ -166,7 +171,11 @@ impl OpenStream {
                 Some(worker_message::Kind::Hello(_)) => {
                     return Err(Status::invalid_argument("a hello may only come first"));
                 }
-                None => return Err(Status::invalid_argument("a message of a kind that this coordinator does not know")),
+                None => {
+                    return Err(Status::invalid_argument(
+                        "a message of a kind that this coordinator does not know",
+                    ));
+                }
             }
         }
         if !reports.is_empty() {
@@ -177,16 +186,19 @@ impl OpenStream {
 
     fn tool(&self, request: v1::ToolRequest) -> Result<(), Status> {
         let task = TaskKey::from_proto(request.task.as_ref()).map_err(bad)?;
-        let tool: ToolRef = request.tool.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        let args = Json::parse(&request.args).map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let tool: ToolRef =
+            request.tool.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let args =
+            Json::parse(&request.args).map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let no = CallNo(request.no);
         self.links.tell_dispatch(DispatchMessage::Tool { session: self.session, task, no, tool, args });
         Ok(())
     }
 
-    async fn checkpoint(&self, checkpoint: v1::Checkpoint) -> Result<(), Status> {
+    fn checkpoint(&self, checkpoint: v1::Checkpoint) -> Result<(), Status> {
         let task = TaskKey::from_proto(checkpoint.task.as_ref()).map_err(bad)?;
-        let data = Json::parse(&checkpoint.data).map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let data =
+            Json::parse(&checkpoint.data).map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let (to, position) = (self.to.clone(), checkpoint.position);
         let acknowledge = move |result: Result<(), SubmitError>| {
             if result.is_ok() {
@@ -216,7 +228,7 @@ impl OpenStream {
                 reports.into_iter().map(|(key, command)| (key.run, command)).collect();
             let (reply, answered) = oneshot::channel();
             let again = commands.clone();
-            let request = Request::Commands(commands, Box::new(move |results| drop(reply.send(results))));
+            let request = Request::Commands(commands, replying(reply));
             // Holds the stream back while the shard has no room.
             mailbox.submit(request).await;
             let to = self.to.clone();
@@ -236,7 +248,7 @@ async fn acknowledge(
     while answered.await.is_err() {
         let (reply, again) = oneshot::channel();
         answered = again;
-        let request = Request::Commands(commands.clone(), Box::new(move |results| drop(reply.send(results))));
+        let request = Request::Commands(commands.clone(), replying(reply));
         mailbox.submit(request).await;
     }
     let kinds = keys.iter().map(|key| Kind::ReportAck(key.to_proto())).collect();

@@ -94,8 +94,13 @@ impl Actor for Shard {
     ) -> Result<Running, ActorProcessingErr> {
         let loaded = load::load(&args).await?;
         let now = args.runtime.clock.now();
-        let checkpoint =
-            Checkpoint { through: loaded.checkpointed, at: now, trimmed: Seq::ZERO, under_way: false, pending: None };
+        let checkpoint = Checkpoint {
+            through: loaded.checkpointed,
+            at: now,
+            trimmed: Seq::ZERO,
+            under_way: false,
+            pending: None,
+        };
         let mut running = Running {
             myself: myself.clone(),
             shard: loaded.state,
@@ -231,8 +236,8 @@ impl Running {
 
     fn begin_checkpoint(&mut self, now: Timestamp) {
         let done = self.shard.last.0 - self.checkpoint.through.0;
-        let due = done >= CHECKPOINT_ENTRIES
-            || (done > 0 && self.checkpoint.at.after(CHECKPOINT_EVERY) <= now);
+        let due =
+            done >= CHECKPOINT_ENTRIES || (done > 0 && self.checkpoint.at.after(CHECKPOINT_EVERY) <= now);
         if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() {
             let images = self.shard.images(now, &self.args.definitions);
             self.checkpoint.pending = Some((self.shard.last, images));

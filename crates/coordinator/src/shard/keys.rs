@@ -69,7 +69,9 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|n| RunId::new(ShardId(0), n));
         let mut keys = Keys::default();
         assert_eq!(keys.would_wait(&namespace, &key), Ok(false));
-        [a, b, c].map(|run| keys.join(&namespace, &key, run));
+        for run in [a, b, c] {
+            keys.join(&namespace, &key, run);
+        }
         assert_eq!(keys.would_wait(&namespace, &key), Ok(true));
         assert_eq!(keys.leave(&namespace, &key, b), None, "b only waited");
         assert_eq!(keys.leave(&namespace, &key, a), Some(c));

@@ -78,7 +78,8 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     let epoch = Epoch(args.journal.epoch(shard).await.map_err(read)?.0 + 1);
     let acquired =
         args.journal.acquire(shard, epoch).await.map_err(|source| LoadError::Acquire { shard, source })?;
-    let watermark = args.ledger.watermark(shard).await.map_err(|source| LoadError::Ledger { shard, source })?;
+    let watermark =
+        args.ledger.watermark(shard).await.map_err(|source| LoadError::Ledger { shard, source })?;
     let mut state = ShardState::new(args.rules);
     let mut images = args.journal.images(shard);
     while let Some(image) = images.next().await {
@@ -97,14 +98,25 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     Ok(Loaded { state, epoch, checkpointed: acquired.checkpointed })
 }
 
-fn load_image(args: &ShardArguments, state: &mut ShardState, run: RunId, bytes: &[u8]) -> Result<(), LoadError> {
+fn load_image(
+    args: &ShardArguments,
+    state: &mut ShardState,
+    run: RunId,
+    bytes: &[u8],
+) -> Result<(), LoadError> {
     let shard = args.rules.shard;
-    let image = decode_image(run, bytes, &*args.definitions)
-        .map_err(|source| LoadError::Decode { shard, run, source })?;
+    let image = decode_image(run, bytes, &*args.definitions).map_err(|source| LoadError::Decode {
+        shard,
+        run,
+        source,
+    })?;
     match image {
         Image::Run(image) => {
-            let loaded = Run::from_image(*image)
-                .map_err(|error| LoadError::Image { shard, run, reason: error.to_string() })?;
+            let loaded = Run::from_image(*image).map_err(|error| LoadError::Image {
+                shard,
+                run,
+                reason: error.to_string(),
+            })?;
             state.load(Box::new(loaded));
         }
         Image::Ended { at } => state.ended.insert(run, at),
@@ -149,12 +161,15 @@ fn apply(state: &mut ShardState, id: RunId, entry: Entry) {
     }
 }
 
+/// What happened to a run, in order.
+pub(crate) type Told = Vec<(Seq, Timestamp, Entry)>;
+
 /// Folds the history of one run anew.
 pub(crate) fn fold(
     id: RunId,
     history: &[Placed],
     definitions: &dyn kapell_wire::Definitions,
-) -> Result<Option<(Run, Vec<(Seq, Timestamp, Entry)>)>, DecodeError> {
+) -> Result<Option<(Run, Told)>, DecodeError> {
     let mut run: Option<Run> = None;
     let mut entries = Vec::with_capacity(history.len());
     for placed in history {
@@ -192,9 +207,12 @@ pub(crate) async fn rebuild(
     while let Some(image) = images.next().await {
         let image = image.map_err(read)?;
         let (run, Some(bytes)) = (image.run, image.state) else { continue };
-        if let Image::Run(stored) = decode_image(run, &bytes, definitions).map_err(|source| decode(run, source))? {
+        if let Image::Run(stored) =
+            decode_image(run, &bytes, definitions).map_err(|source| decode(run, source))?
+        {
             let loaded = Run::from_image(*stored);
-            let loaded = loaded.map_err(|error| LoadError::Image { shard, run, reason: error.to_string() })?;
+            let loaded =
+                loaded.map_err(|error| LoadError::Image { shard, run, reason: error.to_string() })?;
             runs.insert(run, loaded);
         }
     }
@@ -210,7 +228,8 @@ pub(crate) async fn rebuild(
         };
         (entries, through) = (entries + 1, placed.seq);
         let id = placed.record.run;
-        let (_, body) = decode_record(&placed.record.payload, definitions).map_err(|source| decode(id, source))?;
+        let (_, body) =
+            decode_record(&placed.record.payload, definitions).map_err(|source| decode(id, source))?;
         match (body, runs.get_mut(&id)) {
             // Told anew from its beginning: that is worth more than the image.
             (RecordBody::Entry(Entry::RunAccepted(accepted)), _) => {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::message::{Request, ShardMessage};
 
 /// The queue of one shard. Outlives the actor, so that requests wait while it is restarted.
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
     capacity: usize,
     room: Notify,
@@ -30,9 +30,9 @@ struct Inner {
 
 /// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy {
+pub(crate) struct Busy {
     /// When to try again.
-    pub retry_after: Duration,
+    pub(crate) retry_after: Duration,
 }
 
 /// How long a full queue needs to make room, roughly.
@@ -41,7 +41,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 impl Mailbox {
     /// Takes at most `capacity` requests.
     #[must_use]
-    pub fn new(capacity: usize) -> Mailbox {
+    pub(crate) fn new(capacity: usize) -> Mailbox {
         Mailbox { inner: Mutex::default(), capacity, room: Notify::new(), waits: AtomicBool::new(false) }
     }
 
@@ -50,7 +50,7 @@ impl Mailbox {
     }
 
     /// Takes a request, or gives it back when there is no room.
-    pub fn try_submit(&self, request: Request) -> Result<(), (Busy, Request)> {
+    pub(crate) fn try_submit(&self, request: Request) -> Result<(), (Busy, Request)> {
         let mut inner = self.lock();
         if inner.queue.len() >= self.capacity {
             return Err((Busy { retry_after: RETRY_AFTER }, request));
@@ -61,7 +61,7 @@ impl Mailbox {
     }
 
     /// Takes a request as soon as there is room: for streams, whose sender is held back meanwhile.
-    pub async fn submit(&self, mut request: Request) {
+    pub(crate) async fn submit(&self, mut request: Request) {
         loop {
             let room = self.room.notified();
             match self.try_submit(request) {
@@ -73,7 +73,7 @@ impl Mailbox {
     }
 
     /// Takes what belongs to promises already made (timers, children, reports); never refused.
-    pub fn submit_owed(&self, request: Request) {
+    pub(crate) fn submit_owed(&self, request: Request) {
         let mut inner = self.lock();
         inner.queue.push_back(request);
         inner.wake();
@@ -100,7 +100,7 @@ impl Mailbox {
 
     /// Whether an event may reach a run of the shard.
     #[must_use]
-    pub fn has_waits(&self) -> bool {
+    pub(crate) fn has_waits(&self) -> bool {
         self.waits.load(Ordering::Acquire)
     }
 
@@ -110,7 +110,7 @@ impl Mailbox {
 
     /// Requests that wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.lock().queue.len()
     }
 }

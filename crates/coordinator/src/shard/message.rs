@@ -10,7 +10,7 @@ use kapell_model::{Json, Name, RunId, Seq};
 use kapell_wire::DefinitionRecord;
 
 /// What the actor is told.
-pub enum ShardMessage {
+pub(crate) enum ShardMessage {
     /// There is something in the mailbox.
     Wake,
     /// A batch is on disk, or will never be.
@@ -37,10 +37,13 @@ pub enum ShardMessage {
 }
 
 /// Called once the entries of the request are on disk, or dropped when they never will be.
-pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// Looks at a run (`None`: it is not here) and gives the answer to send once what it saw is on disk.
+pub(crate) type Look = Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>;
 
 /// What may be asked of a shard.
-pub enum Request {
+pub(crate) enum Request {
     /// Start a run, once.
     Start(Box<StartRun>, Reply<Result<Started, SubmitError>>),
     /// Ask something of a run.
@@ -50,7 +53,7 @@ pub enum Request {
     /// Wake the steps and outcomes that wait for this event.
     Deliver(Arc<kapell_wire::cloud_event::Event>, Name, Reply<Delivered>),
     /// Read a run; sees what is decided, answers when that is on disk.
-    Read(RunId, Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>),
+    Read(RunId, Look),
     /// Read a run now and after each change until it has ended.
     Watch(RunId, tokio::sync::mpsc::Sender<kapell_proto::v1::Run>),
     /// Answer when the run has ended; `None`: it is not here (any more).
@@ -69,40 +72,40 @@ pub enum Request {
 
 /// A run to start.
 #[derive(Clone, Debug)]
-pub struct StartRun {
+pub(crate) struct StartRun {
     /// Its id; the same id starts it once.
-    pub run: RunId,
+    pub(crate) run: RunId,
     /// What it follows.
-    pub workflow: Arc<CompiledWorkflow>,
+    pub(crate) workflow: Arc<CompiledWorkflow>,
     /// Runs of one key are handled in order.
-    pub key: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// The CloudEvent.
-    pub event: Json,
+    pub(crate) event: Json,
     /// Who started it, for a subworkflow.
-    pub parent: Option<ParentRef>,
+    pub(crate) parent: Option<ParentRef>,
     /// How many runs are above it.
-    pub nesting: u32,
+    pub(crate) nesting: u32,
 }
 
 /// A run was started, now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Started {
+pub(crate) struct Started {
     /// Which.
-    pub run: RunId,
+    pub(crate) run: RunId,
     /// It was there already.
-    pub duplicate: bool,
+    pub(crate) duplicate: bool,
 }
 
 /// How many waiting steps and outcomes an event reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delivered {
+pub(crate) struct Delivered {
     /// So many.
-    pub count: u32,
+    pub(crate) count: u32,
 }
 
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
+pub(crate) enum SubmitError {
     /// The shard has no room; nothing was done.
     #[error("the shard is busy")]
     Busy {
@@ -129,7 +132,7 @@ pub enum SubmitError {
 }
 
 /// What leaves a shard once its entries are on disk.
-pub enum Output {
+pub(crate) enum Output {
     /// An answer.
     Reply(Box<dyn FnOnce() + Send>),
     /// A task for a worker.
@@ -160,37 +163,37 @@ pub enum Output {
 
 /// What an audit of a shard found, and what others must be asked.
 #[derive(Clone, Debug, Default)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Runs looked at.
-    pub runs: u64,
+    pub(crate) runs: u64,
     /// Orders looked at.
-    pub orders: u64,
+    pub(crate) orders: u64,
     /// Runs that break a promise.
-    pub broken: Vec<(RunId, String)>,
+    pub(crate) broken: Vec<(RunId, String)>,
     /// Orders that nobody drives.
-    pub undriven: Vec<(RunId, String)>,
+    pub(crate) undriven: Vec<(RunId, String)>,
     /// Tasks that the dispatcher must know.
-    pub tasks: Vec<(RunId, UnitId, Attempt)>,
+    pub(crate) tasks: Vec<(RunId, UnitId, Attempt)>,
     /// Calls that the call desk must know.
-    pub calls: Vec<(RunId, UnitId, CallNo, Attempt)>,
+    pub(crate) calls: Vec<(RunId, UnitId, CallNo, Attempt)>,
 }
 
 /// Work for the outside, with what it needs to know of the run.
 #[derive(Clone, Debug)]
-pub struct WorkOrder<T> {
+pub(crate) struct WorkOrder<T> {
     /// The run.
-    pub run: RunId,
+    pub(crate) run: RunId,
     /// Tenant.
-    pub namespace: Name,
+    pub(crate) namespace: Name,
     /// What to do.
-    pub work: T,
+    pub(crate) work: T,
     /// The order was found in the journal at start: somebody may hold it already.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// Where an order comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// It was just made.
     New,
     /// It was found in the journal: somebody may hold it already.
@@ -199,15 +202,15 @@ pub enum Origin {
 
 /// How much a shard has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Who owns it.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Last entry.
-    pub last: u64,
+    pub(crate) last: u64,
     /// Runs that are not over.
-    pub live: u64,
+    pub(crate) live: u64,
     /// Entries that the ledger has not seen.
-    pub behind: u64,
+    pub(crate) behind: u64,
     /// Open questions.
-    pub approvals: u64,
+    pub(crate) approvals: u64,
 }

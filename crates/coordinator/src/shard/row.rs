@@ -25,7 +25,10 @@ pub(crate) fn run_state(run: &Run) -> RunState {
         Phase::Gathering | Phase::Planning => RunState::Running,
         Phase::Running => {
             let works = |status: &Status| {
-                matches!(status, Status::Working { .. } | Status::Judging | Status::Cleared | Status::InChild { .. })
+                matches!(
+                    status,
+                    Status::Working { .. } | Status::Judging | Status::Cleared | Status::InChild { .. }
+                )
             };
             let working = run.units().any(|(_, unit)| works(&unit.status));
             if working { RunState::Running } else { RunState::Waiting }

@@ -6,24 +6,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use kapell_journal::Record;
-use kapell_kernel::{
-    Attempt, Command, Context, Entry, Order, OrderKey, PlanSource, Run, UnitId, accept, handle, invariants,
-    judgement, outstanding,
-};
+use kapell_kernel::{Command, Context, Entry, Run, accept, handle, outstanding};
 use kapell_ledger::RunRow;
-use kapell_model::plan::StepKind;
-use kapell_model::{Json, Name, RunId, Seq, ShardCount, ShardId, Timestamp};
+use kapell_model::{Name, RunId, Seq, ShardCount, ShardId, Timestamp};
 use kapell_proto::v1;
 use kapell_wire::{DefinitionRecord, RecordRef, encode_record};
 
 use super::ended::EndedRuns;
 use super::keys::Keys;
-use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError, WorkOrder};
+use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError};
+use super::orders::{Asked, Owed};
 use super::timers::Timers;
 use super::waits::{Waiter, Waits};
 use super::{row, view};
 use crate::definitions::InForce;
-use crate::own_event::own_event;
 
 /// What a shard is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -40,30 +36,21 @@ pub(crate) struct ShardRules {
     pub(crate) live_runs_max: usize,
 }
 
-/// An order that another shard answers; sent again until it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Owed {
-    /// The child has not confirmed that it began.
-    Child(RunId, UnitId, Attempt),
-    /// The parent has not confirmed that it knows.
-    Parent(RunId),
-}
-
 /// The state of a shard.
-pub struct ShardState {
+pub(super) struct ShardState {
     pub(super) rules: ShardRules,
     pub(super) runs: BTreeMap<RunId, Box<Run>>,
     pub(super) ended: EndedRuns,
-    keys: Keys,
-    waits: Waits,
+    pub(super) keys: Keys,
+    pub(super) waits: Waits,
     pub(super) timers: Timers,
-    approvals: BTreeSet<OrderPlace>,
-    gathering: BTreeSet<RunId>,
-    owed: BTreeMap<Owed, Timestamp>,
+    pub(super) approvals: BTreeSet<OrderPlace>,
+    pub(super) gathering: BTreeSet<RunId>,
+    pub(super) owed: BTreeMap<Owed, Timestamp>,
     /// Children that have begun and not ended.
-    children: BTreeSet<Owed>,
-    watchers: BTreeMap<RunId, Vec<tokio::sync::mpsc::Sender<v1::Run>>>,
-    awaited: BTreeMap<RunId, Vec<Reply<Option<v1::Run>>>>,
+    pub(super) children: BTreeSet<Owed>,
+    pub(super) watchers: BTreeMap<RunId, Vec<tokio::sync::mpsc::Sender<v1::Run>>>,
+    pub(super) awaited: BTreeMap<RunId, Vec<Reply<Option<v1::Run>>>>,
     /// Last record that was made.
     pub(super) last: Seq,
     /// The ledger has everything up to here.
@@ -74,15 +61,12 @@ pub struct ShardState {
     pub(super) finished: BTreeMap<RunId, RunRow>,
     /// Runs that changed since the last checkpoint.
     pub(super) unsaved: BTreeSet<RunId>,
-    origin: Origin,
+    pub(super) origin: Origin,
     pub(super) records: Vec<Record>,
     pub(super) outputs: Vec<Output>,
 }
 
 type OrderPlace = (RunId, kapell_kernel::ApprovalKey);
-
-/// How long another shard has to answer before it is asked again.
-const OWED_AGAIN: Duration = Duration::from_secs(2);
 
 impl ShardState {
     pub(super) fn new(rules: ShardRules) -> ShardState {
@@ -189,10 +173,10 @@ impl ShardState {
         let namespace = start.workflow.namespace.clone();
         let queued = match &start.key {
             None => false,
-            Some(key) => self.keys.would_wait(&namespace, key).map_err(|full| SubmitError::KeyQueueFull {
-                key: key.to_string(),
-                waiting: full.waiting,
-            })?,
+            Some(key) => self
+                .keys
+                .would_wait(&namespace, key)
+                .map_err(|full| SubmitError::KeyQueueFull { key: key.to_string(), waiting: full.waiting })?,
         };
         if let Some(key) = &start.key {
             self.keys.join(&namespace, key, run);
@@ -222,7 +206,12 @@ impl ShardState {
     }
 
     /// Answers that need nobody else follow at once, in the same batch.
-    fn drain(&mut self, mut inline: VecDeque<(RunId, Command)>, now: Timestamp, in_force: &InForce) {
+    pub(super) fn drain(
+        &mut self,
+        mut inline: VecDeque<(RunId, Command)>,
+        now: Timestamp,
+        in_force: &InForce,
+    ) {
         while let Some((run, command)) = inline.pop_front() {
             if let Err(error) = self.step(run, command, now, in_force, &mut inline) {
                 // Another command of the same batch closed the order first.
@@ -242,7 +231,11 @@ impl ShardState {
         let context = Context { catalogue: &in_force.catalogue, shards: self.rules.shards };
         let Some(run) = self.runs.get_mut(&id) else {
             let over = self.ended.contains(id);
-            return Err(if over { kapell_kernel::Rejected::RunEnded.into() } else { SubmitError::NotFound(id) });
+            return Err(if over {
+                kapell_kernel::Rejected::RunEnded.into()
+            } else {
+                SubmitError::NotFound(id)
+            });
         };
         let asked = Asked::of(&command);
         let was_over = run.ended().is_some();
@@ -339,7 +332,9 @@ impl ShardState {
         for waiter in self.waits.reached(namespace, &event_type, &event.json) {
             let json = event.json.clone();
             let (run, command) = match waiter {
-                Waiter::Unit(run, unit, attempt) => (run, Command::DeliverEvent { unit, attempt, event: json }),
+                Waiter::Unit(run, unit, attempt) => {
+                    (run, Command::DeliverEvent { unit, attempt, event: json })
+                }
                 Waiter::Outcome(run) => (run, Command::BindOutcome { event: json }),
             };
             count += u32::from(self.command(run, command, now, in_force).is_ok());
@@ -359,162 +354,6 @@ impl ShardState {
         full
     }
 
-    /// Sends again what other shards have not answered.
-    pub(super) fn ask_again(&mut self, now: Timestamp, in_force: &InForce) {
-        let late: Vec<Owed> = self.owed.iter().filter(|(_, at)| **at <= now).map(|(owed, _)| *owed).collect();
-        let mut inline = VecDeque::new();
-        for owed in late {
-            let (Owed::Child(id, ..) | Owed::Parent(id)) = owed;
-            let Some(run) = self.runs.get(&id) else {
-                self.owed.remove(&owed);
-                continue;
-            };
-            let orders = outstanding(run);
-            let again = orders.into_iter().filter(|order| owed_of(id, order) == Some(owed)).collect();
-            self.open(id, again, now, in_force, &mut inline);
-        }
-        self.drain(inline, now, in_force);
-    }
-
-    /// table: what each new order asks of whom.
-    fn open(
-        &mut self,
-        id: RunId,
-        orders: Vec<Order>,
-        now: Timestamp,
-        in_force: &InForce,
-        inline: &mut VecDeque<(RunId, Command)>,
-    ) {
-        let Some(run) = self.runs.get(&id) else { return };
-        let namespace = run.workflow().namespace.clone();
-        let origin = self.origin;
-        for order in orders {
-            if let Some(owed) = owed_of(id, &order) {
-                self.owed.insert(owed, now.after(OWED_AGAIN));
-            }
-            match order {
-                // The line of the key, or the person, is the driver.
-                Order::AwaitTurn | Order::AwaitResume => {}
-                Order::GatherContext if run.workflow().context.is_empty() => {
-                    let (context, reasons) = (Json::trusted("{}"), vec![]);
-                    inline.push_back((id, Command::SupplyContext { context, reasons }));
-                }
-                Order::GatherContext => {
-                    self.gathering.insert(id);
-                    self.outputs.push(Output::Gather(id));
-                }
-                Order::MakePlan => {
-                    let (source, reasons) = (PlanSource::Written, vec![]);
-                    inline.push_back((id, Command::AdoptPlan { source, reasons }));
-                }
-                Order::Judge { unit, attempt } => {
-                    let context = Context { catalogue: &in_force.catalogue, shards: self.rules.shards };
-                    let judged = judgement::judge(run, unit, &context);
-                    let (verdict, reasons) = (judged.verdict, judged.reasons);
-                    inline.push_back((id, Command::GiveVerdict { unit, attempt, verdict, reasons }));
-                }
-                Order::Dispatch(dispatch) => {
-                    let work = WorkOrder { run: id, namespace: namespace.clone(), work: *dispatch, origin };
-                    self.outputs.push(Output::Dispatch(work));
-                }
-                Order::Call { unit, call } => {
-                    let work = WorkOrder { run: id, namespace: namespace.clone(), work: (unit, *call), origin };
-                    self.outputs.push(Output::Call(work));
-                }
-                Order::Reconcile { unit, call } => {
-                    let work = WorkOrder { run: id, namespace: namespace.clone(), work: (unit, *call), origin };
-                    self.outputs.push(Output::Reconcile(work));
-                }
-                Order::AskApproval { key, .. } => {
-                    self.approvals.insert((id, key));
-                }
-                Order::SetTimer { key, at } => self.timers.set(id, key, at),
-                Order::AwaitEvent { unit, attempt, event_type, correlation } => {
-                    let by = match run.plan_step(unit.step).map(|step| &step.kind) {
-                        Some(StepKind::Event { by, .. }) => by.as_ref(),
-                        Some(_) | None => None,
-                    };
-                    let waiter = Waiter::Unit(id, unit, attempt);
-                    self.waits.add((&namespace, &event_type), by, &correlation, waiter);
-                }
-                Order::StartChild { unit, attempt, child, workflow, input } => {
-                    let parent = kapell_kernel::ParentRef { run: id, unit, attempt };
-                    match child_start(run, parent, child, &workflow, &input, in_force) {
-                        Ok(start) => self.outputs.push(Output::StartChild(parent, Box::new(start))),
-                        Err(error) => {
-                            inline.push_back((id, Command::ReportChild { unit, attempt, result: Err(error) }));
-                        }
-                    }
-                }
-                Order::TellParent(parent) => {
-                    if let Some(ended) = run.ended() {
-                        self.outputs.push(Output::TellParent(id, parent, Box::new(ended.ending.clone())));
-                    }
-                }
-                Order::BindOutcome { event_type, correlation } => {
-                    self.waits.add((&namespace, &event_type), None, &correlation, Waiter::Outcome(id));
-                }
-            }
-        }
-    }
-
-    /// table: who is told that an order is not outstanding any more.
-    fn close(&mut self, id: RunId, keys: &[OrderKey], asked: &Asked) {
-        for key in keys {
-            match *key {
-                OrderKey::Turn | OrderKey::Plan | OrderKey::Judge(..) | OrderKey::Resume => {}
-                OrderKey::Context => {
-                    self.gathering.remove(&id);
-                }
-                OrderKey::Dispatch(unit, attempt) => {
-                    if *asked != Asked::FinishTask(unit, attempt) {
-                        self.outputs.push(Output::Cancel(id, unit, attempt));
-                    }
-                }
-                OrderKey::Call(unit, no, attempt) | OrderKey::Reconcile(unit, no, attempt) => {
-                    self.outputs.push(Output::CallOver(id, unit, no, attempt));
-                }
-                OrderKey::Approval(approval) => {
-                    self.approvals.remove(&(id, approval));
-                }
-                OrderKey::Timer(timer) => self.timers.cancel(id, timer),
-                OrderKey::Event(unit, attempt) => self.waits.remove(Waiter::Unit(id, unit, attempt)),
-                OrderKey::Child(unit, attempt) => {
-                    self.owed.remove(&Owed::Child(id, unit, attempt));
-                    self.children.remove(&Owed::Child(id, unit, attempt));
-                }
-                OrderKey::Parent => {
-                    self.owed.remove(&Owed::Parent(id));
-                }
-                OrderKey::Outcome => self.waits.remove(Waiter::Outcome(id)),
-            }
-        }
-    }
-
-    /// Tells the worker how a call went.
-    fn call_news(&mut self, id: RunId, entry: &Entry) {
-        let (unit, no) = match entry {
-            Entry::CallFinished { unit, no, .. } | Entry::CallSettled { unit, no, .. } => (*unit, *no),
-            Entry::ApprovalDecided { key: kapell_kernel::ApprovalKey::Call(unit, no, _), .. } => (*unit, *no),
-            _ => return,
-        };
-        self.tell_call(id, unit, no);
-    }
-
-    /// A call that was asked for again has no entry; the worker is told how far it is.
-    fn repeat_call_news(&mut self, id: RunId, asked: &Asked) {
-        if let Asked::IntendCall(unit, no) = asked {
-            self.tell_call(id, *unit, *no);
-        }
-    }
-
-    fn tell_call(&mut self, id: RunId, unit: UnitId, no: kapell_kernel::CallNo) {
-        let found = self.runs.get(&id).and_then(|run| run.unit(unit));
-        if let Some((unit_state, call)) = found.and_then(|state| state.call(no).map(|call| (state, call))) {
-            self.outputs.push(Output::CallNews(id, unit, unit_state.attempt, Box::new(call.clone())));
-        }
-    }
-
     /// Whether an event may reach a run.
     pub(super) fn has_waits(&self) -> bool {
         !self.waits.is_empty()
@@ -527,54 +366,6 @@ impl ShardState {
             live: self.runs.len() as u64,
             behind: self.last.0 - self.projected.0,
             approvals: self.approvals.len() as u64,
-        }
-    }
-
-    /// Checks every run: its invariants, and that each order has a driver here or is handed back to be asked for.
-    fn audit(&self) -> super::message::Audit {
-        let mut audit = super::message::Audit::default();
-        for (id, run) in &self.runs {
-            audit.runs += 1;
-            if let Err(broken) = invariants::check(run) {
-                audit.broken.push((*id, broken.to_string()));
-            }
-            for order in outstanding(run) {
-                audit.orders += 1;
-                self.audit_order(*id, run, &order, &mut audit);
-            }
-        }
-        audit
-    }
-
-    fn audit_order(&self, id: RunId, run: &Run, order: &Order, audit: &mut super::message::Audit) {
-        let driven = match order {
-            Order::AwaitTurn => run.accepted().key.as_ref().is_some_and(|key| {
-                self.keys.knows(&run.workflow().namespace, key, id)
-            }),
-            Order::GatherContext => self.gathering.contains(&id),
-            // Answered within the batch: seen here, it was not.
-            Order::MakePlan | Order::Judge { .. } => false,
-            Order::Dispatch(dispatch) => {
-                audit.tasks.push((id, dispatch.unit, dispatch.attempt));
-                true
-            }
-            Order::Call { unit, call } | Order::Reconcile { unit, call } => {
-                audit.calls.push((id, *unit, call.no, call.attempt));
-                true
-            }
-            Order::AskApproval { key, .. } => self.approvals.contains(&(id, *key)),
-            Order::SetTimer { key, .. } => self.timers.is_set(id, *key),
-            Order::AwaitEvent { unit, attempt, .. } => self.waits.knows(Waiter::Unit(id, *unit, *attempt)),
-            Order::StartChild { unit, attempt, .. } => {
-                let owed = Owed::Child(id, *unit, *attempt);
-                self.owed.contains_key(&owed) || self.children.contains(&owed)
-            }
-            Order::TellParent(_) => self.owed.contains_key(&Owed::Parent(id)),
-            Order::AwaitResume => true,
-            Order::BindOutcome { .. } => self.waits.knows(Waiter::Outcome(id)),
-        };
-        if !driven {
-            audit.undriven.push((id, format!("{:?}", order.key())));
         }
     }
 
@@ -625,57 +416,4 @@ impl ShardState {
             }
         }
     }
-}
-
-/// What a command was about, where the answer depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    FinishTask(UnitId, Attempt),
-    IntendCall(UnitId, kapell_kernel::CallNo),
-    Other,
-}
-
-impl Asked {
-    fn of(command: &Command) -> Asked {
-        match command {
-            Command::FinishTask { unit, attempt, .. } => Asked::FinishTask(*unit, *attempt),
-            Command::IntendCall { unit, no, .. } => Asked::IntendCall(*unit, *no),
-            _ => Asked::Other,
-        }
-    }
-}
-
-fn owed_of(id: RunId, order: &Order) -> Option<Owed> {
-    match order {
-        Order::StartChild { unit, attempt, .. } => Some(Owed::Child(id, *unit, *attempt)),
-        Order::TellParent(_) => Some(Owed::Parent(id)),
-        _ => None,
-    }
-}
-
-fn child_start(
-    run: &Run,
-    parent: kapell_kernel::ParentRef,
-    child: RunId,
-    name: &Name,
-    input: &Json,
-    in_force: &InForce,
-) -> Result<StartRun, kapell_kernel::TaskError> {
-    let namespace = &run.workflow().namespace;
-    let workflow = in_force.catalogue.workflow(namespace, name).cloned().ok_or_else(|| {
-        let message = format!("there is no workflow `{name}` in namespace `{namespace}`");
-        kapell_kernel::TaskError::new(kapell_kernel::ErrorClass::NoSpecialist, message)
-    })?;
-    let source = format!("/kapell/runs/{}", parent.run);
-    let event = own_event("kapell.subworkflow.start", &source, &child.to_string(), None, input).map_err(|error| {
-        kapell_kernel::TaskError::new(kapell_kernel::ErrorClass::Permanent, error.to_string())
-    })?;
-    Ok(StartRun {
-        run: child,
-        workflow,
-        key: None,
-        event: event.json,
-        parent: Some(parent),
-        nesting: run.accepted().nesting + 1,
-    })
 }

@@ -1,7 +1,7 @@
 //! A run as the API shows it.
 use kapell_kernel::{
-    ApprovalKey, Attempt, CallNo, Ending, Order, OutcomeVerdict, Phase, QuestionKind, Run, StepState, Unit, UnitId,
-    outstanding,
+    ApprovalKey, Attempt, CallNo, Ending, Order, OutcomeVerdict, Phase, QuestionKind, Run, StepState, Unit,
+    UnitId, outstanding,
 };
 use kapell_ledger::RunState;
 use kapell_model::plan::StepIndex;
@@ -120,9 +120,9 @@ fn step_view(run: &Run, step: StepIndex) -> Option<v1::StepView> {
             seen.items_done = fan.done;
             seen.attempts = fan.units.iter().map(|one| one.unit.attempt.0).max().unwrap_or(0);
             seen.output = fan.output.as_ref().map_or_else(String::new, ToString::to_string);
-            let failed = fan.units.iter().find_map(|one| match &one.unit.status {
-                kapell_kernel::Status::Failed(error) => Some(error_to(error)),
-                _ => None,
+            let failed = fan.units.iter().find_map(|one| {
+                let kapell_kernel::Status::Failed(error) = &one.unit.status else { return None };
+                Some(error_to(error))
             });
             seen.state = match (&fan.output, &failed) {
                 (Some(_), _) => "done",
@@ -131,7 +131,8 @@ fn step_view(run: &Run, step: StepIndex) -> Option<v1::StepView> {
             }
             .to_owned();
             seen.error = failed;
-            seen.undone = fan.units.iter().any(|one| one.undo.as_ref().is_some_and(|undo| undo.output().is_some()));
+            seen.undone =
+                fan.units.iter().any(|one| one.undo.as_ref().is_some_and(|undo| undo.output().is_some()));
         }
     }
     Some(seen)
@@ -176,13 +177,17 @@ fn in_words(run: &Run, order: &Order) -> Option<String> {
         Order::AskApproval { key, question, .. } => {
             format!("a person: {} (kapell approve {})", question.ask, approval_id(run.id, key))
         }
-        Order::SetTimer { key: TimerKey::Retry(unit, _), at } => format!("another attempt of step {} at {at}", step(unit)),
+        Order::SetTimer { key: TimerKey::Retry(unit, _), at } => {
+            format!("another attempt of step {} at {at}", step(unit))
+        }
         Order::SetTimer { key: TimerKey::Sleep(unit, _), at } => format!("{at} (step {})", step(unit)),
         Order::SetTimer { .. } => return None,
         Order::AwaitEvent { unit, event_type, correlation, .. } => {
             format!("an event {event_type} with {correlation} (step {})", step(unit))
         }
-        Order::StartChild { unit, child, workflow, .. } => format!("run {child} of {workflow} (step {})", step(unit)),
+        Order::StartChild { unit, child, workflow, .. } => {
+            format!("run {child} of {workflow} (step {})", step(unit))
+        }
         Order::TellParent(parent) => format!("run {} to learn that it has ended", parent.run),
         Order::AwaitResume => "a person to resume it (kapell run resume)".to_owned(),
         Order::BindOutcome { event_type, .. } => format!("its outcome: an event {event_type}"),
