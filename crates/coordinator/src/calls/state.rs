@@ -385,7 +385,9 @@ impl CallState {
                 .filter(|(_, session)| session.to.is_some() && room(session) > 0)
                 .max_by_key(|(_, session)| room(session))
                 .map(|(id, _)| *id);
-            let (Some(session), Some(item)) = (best, self.queue.pop_front()) else { return };
+            // Nothing is taken from the queue while nobody has room for it.
+            let Some(session) = best else { return };
+            let Some(item) = self.queue.pop_front() else { return };
             if let Some(order) = self.order(session, item, in_force) {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.held.insert(item);

@@ -1,5 +1,5 @@
 //! Recovery: load the checkpoint, evolve the tail, drive what is outstanding. Nothing else.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use kapell_journal::{AcquireError, Journal, Placed, ReadError};
@@ -86,11 +86,34 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
         let image = image.map_err(read)?;
         if let Some(bytes) = image.state.filter(|_| image.run != control_run()) {
             load_image(args, &mut state, image.run, &bytes)?;
+            if watermark < acquired.checkpointed && state.runs.contains_key(&image.run) {
+                // The ledger was lost: what still lives is told anew; `kapell ledger rebuild` brings back the rest.
+                state.unprojected.insert(image.run);
+            }
         }
     }
+    let mut revived = BTreeSet::new();
     let mut tail = args.journal.read(shard, acquired.checkpointed);
     while let Some(placed) = tail.next().await {
-        load_record(args, &mut state, placed.map_err(read)?, watermark)?;
+        let placed = placed.map_err(read)?;
+        let id = placed.record.run;
+        if id == control_run() || revived.contains(&id) {
+            continue;
+        }
+        if placed.seq > watermark {
+            state.unprojected.insert(id);
+        }
+        state.unsaved.insert(id);
+        if !load_record(args, &mut state, &placed)? {
+            // The checkpoint knows the run as over, and it was retried since: its whole history is folded.
+            let history = args.journal.history(id).await.map_err(read)?;
+            let decode = |source| LoadError::Decode { shard, run: id, source };
+            if let Some((run, _)) = fold(id, &history, &*args.definitions).map_err(decode)? {
+                state.ended.remove(id);
+                state.load(Box::new(run));
+            }
+            revived.insert(id);
+        }
     }
     state.last = acquired.last;
     // A ledger that is ahead (a restored journal) is told everything again from here on.
@@ -125,39 +148,23 @@ fn load_image(
     Ok(())
 }
 
-fn load_record(
-    args: &ShardArguments,
-    state: &mut ShardState,
-    placed: Placed,
-    watermark: Seq,
-) -> Result<(), LoadError> {
+/// Applies one record; false: it belongs to a run that is not loaded.
+fn load_record(args: &ShardArguments, state: &mut ShardState, placed: &Placed) -> Result<bool, LoadError> {
     let (shard, id) = (args.rules.shard, placed.record.run);
-    if id == control_run() {
-        return Ok(());
-    }
     let (_, body) = decode_record(&placed.record.payload, &*args.definitions)
         .map_err(|source| LoadError::Decode { shard, run: id, source })?;
-    let RecordBody::Entry(entry) = body else { return Ok(()) };
-    apply(state, id, entry);
-    state.unsaved.insert(id);
-    if placed.seq > watermark {
-        state.unprojected.insert(id);
-    }
-    Ok(())
-}
-
-fn apply(state: &mut ShardState, id: RunId, entry: Entry) {
+    let RecordBody::Entry(entry) = body else { return Ok(true) };
     match (entry, state.runs.get_mut(&id)) {
         (Entry::RunAccepted(accepted), _) => {
             let (run, _) = accept(id, *accepted);
             state.load(Box::new(run));
+            Ok(true)
         }
         (entry, Some(run)) => {
             evolve(run, &entry);
+            Ok(true)
         }
-        // A retried run whose first life ended before the checkpoint is revived from its history by `retry`, which
-        // stores its image anew; an entry without a run is of a run that ended and was retired.
-        (_, None) => tracing::warn!(run = %id, "an entry belongs to a run that is not known"),
+        (_, None) => Ok(false),
     }
 }
 
