@@ -69,10 +69,14 @@ impl From<Status> for ClientError {
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => ClientError::Invalid { message },
             Code::NotFound => ClientError::NotFound { message },
-            Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => ClientError::Refused { message },
+            Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => {
+                ClientError::Refused { message }
+            }
             Code::ResourceExhausted => ClientError::Busy { message, retry_after: pushback(&status) },
             Code::Unavailable => ClientError::Unavailable { message },
-            Code::DeadlineExceeded => ClientError::Unavailable { message: format!("the server gave up: {message}") },
+            Code::DeadlineExceeded => {
+                ClientError::Unavailable { message: format!("the server gave up: {message}") }
+            }
             Code::PermissionDenied => failed("not permitted"),
             Code::Unauthenticated => failed("not authenticated"),
             Code::Unimplemented => failed("the server does not know this request (is it older?)"),
@@ -104,7 +108,10 @@ mod tests {
 
     #[test]
     fn the_servers_words_are_kept() {
-        assert_eq!(ClientError::from(Status::not_found("there is no run x")).to_string(), "there is no run x");
+        assert_eq!(
+            ClientError::from(Status::not_found("there is no run x")).to_string(),
+            "there is no run x"
+        );
         let damaged = ClientError::from(Status::data_loss("record 7"));
         assert_eq!(damaged.to_string(), "stored data is damaged: record 7");
     }

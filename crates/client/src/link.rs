@@ -21,7 +21,11 @@ pub(crate) struct Link {
 impl Link {
     /// Sends a request until it is answered, may not be sent again, or the time is over. When the time ends during a
     /// pause, the last error is the answer: it says more than that the time is over.
-    pub(crate) async fn ask<T, F>(&self, repeat: Repeat, send: impl Fn(Channel) -> F) -> Result<T, ClientError>
+    pub(crate) async fn ask<T, F>(
+        &self,
+        repeat: Repeat,
+        send: impl Fn(Channel) -> F,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {

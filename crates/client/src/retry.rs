@@ -25,9 +25,8 @@ pub(crate) enum Repeat {
 pub(crate) fn pause(error: &ClientError, repeat: Repeat, tries: u32) -> Option<Duration> {
     match (error, repeat) {
         (ClientError::Busy { retry_after: Some(after), .. }, _) => Some(*after),
-        (ClientError::Busy { retry_after: None, .. }, _) | (ClientError::Unavailable { .. }, Repeat::Harmless) => {
-            Some(backoff(tries))
-        }
+        (ClientError::Busy { retry_after: None, .. }, _)
+        | (ClientError::Unavailable { .. }, Repeat::Harmless) => Some(backoff(tries)),
         (ClientError::Unavailable { .. }, Repeat::OnlyIfRefused)
         | (
             ClientError::Invalid { .. }

@@ -42,12 +42,16 @@ impl Runs {
         if request.request_id.is_empty() {
             request.request_id = format!("{:032x}", SystemEntropy.next_u128());
         }
-        let within = self.0.deadline.saturating_add(Duration::from_millis(request.wait_ms.unwrap_or_default()));
+        let within =
+            self.0.deadline.saturating_add(Duration::from_millis(request.wait_ms.unwrap_or_default()));
         self.0
             .ask_within(within, Repeat::Harmless, |channel| {
                 let request = request.clone();
                 async move {
-                    RunServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX).start(request).await
+                    RunServiceClient::new(channel)
+                        .max_decoding_message_size(ANSWER_BYTES_MAX)
+                        .start(request)
+                        .await
                 }
             })
             .await
@@ -150,7 +154,8 @@ impl Events {
 
 /// Places of the events that may be sent again, and the longest time that one of them asks for.
 fn refused_for_now(answer: &v1::PublishResponse) -> Option<(Vec<usize>, Duration)> {
-    let hint = |result: &v1::PublishResult| result.refusal.as_ref().and_then(|refusal| refusal.retry_after_ms);
+    let hint =
+        |result: &v1::PublishResult| result.refusal.as_ref().and_then(|refusal| refusal.retry_after_ms);
     let places: Vec<usize> =
         (0..).zip(&answer.results).filter(|(_, result)| hint(result).is_some()).map(|(at, _)| at).collect();
     let longest = answer.results.iter().filter_map(hint).max()?;
@@ -163,12 +168,18 @@ pub struct Approvals(pub(crate) Link);
 
 impl Approvals {
     /// A page of open questions.
-    pub async fn list(&self, request: v1::ListApprovalsRequest) -> Result<v1::ListApprovalsResponse, ClientError> {
+    pub async fn list(
+        &self,
+        request: v1::ListApprovalsRequest,
+    ) -> Result<v1::ListApprovalsResponse, ClientError> {
         ask!(self.0, Repeat::Harmless, ApprovalServiceClient::list(request))
     }
 
     /// Answers a question.
-    pub async fn decide(&self, request: v1::DecideApprovalRequest) -> Result<v1::DecideApprovalResponse, ClientError> {
+    pub async fn decide(
+        &self,
+        request: v1::DecideApprovalRequest,
+    ) -> Result<v1::DecideApprovalResponse, ClientError> {
         ask!(self.0, Repeat::OnlyIfRefused, ApprovalServiceClient::decide(request))
     }
 }
@@ -184,7 +195,10 @@ impl Resources {
     }
 
     /// Stored definitions.
-    pub async fn get(&self, request: v1::GetResourcesRequest) -> Result<v1::GetResourcesResponse, ClientError> {
+    pub async fn get(
+        &self,
+        request: v1::GetResourcesRequest,
+    ) -> Result<v1::GetResourcesResponse, ClientError> {
         ask!(self.0, Repeat::Harmless, ResourceServiceClient::get(request))
     }
 
@@ -214,7 +228,11 @@ impl Admin {
 
     /// Drops the ledger and builds it anew from the journal.
     pub async fn rebuild_ledger(&self) -> Result<v1::RebuildLedgerResponse, ClientError> {
-        ask!(self.0, Repeat::Harmless, AdminServiceClient::rebuild_ledger(v1::RebuildLedgerRequest::default()))
+        ask!(
+            self.0,
+            Repeat::Harmless,
+            AdminServiceClient::rebuild_ledger(v1::RebuildLedgerRequest::default())
+        )
     }
 }
 

@@ -78,7 +78,9 @@ impl Folder {
 pub(crate) async fn run(settings: &DemoSettings) -> anyhow::Result<()> {
     let screen = Screen::new();
     if !settings.yes && !screen.can_ask() {
-        bail!("a person has to approve something, and there is nobody at a terminal; pass --yes to approve it");
+        bail!(
+            "a person has to approve something, and there is nobody at a terminal; pass --yes to approve it"
+        );
     }
     let folder = Folder::new(settings.keep.as_deref())?;
     let outcome = tokio::select! {
@@ -94,7 +96,8 @@ pub(crate) async fn run(settings: &DemoSettings) -> anyhow::Result<()> {
         Ok(ending) => conclude(ending, settings, folder, &screen),
         Err(error) => {
             let kept = folder.keep();
-            Err(error.context(format!("the demonstration broke off; logs and data are in {}", kept.display())))
+            Err(error
+                .context(format!("the demonstration broke off; logs and data are in {}", kept.display())))
         }
     }
 }
@@ -122,7 +125,8 @@ fn conclude(ending: Ending, settings: &DemoSettings, folder: Folder, screen: &Sc
 
 /// Waits for SIGTERM or SIGINT.
 async fn interrupted() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -1,4 +1,6 @@
 //! The definitions under `examples/` are sound: what people copy must load.
+#![expect(clippy::unwrap_used, reason = "a test may: what is missing is a failure")]
+
 use std::path::{Path, PathBuf};
 
 use kapell_model::source::SourceFile;

@@ -265,7 +265,11 @@ impl CallState {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.held.remove(&Item::Call(key));
         }
-        self.told(key);
+        // A report may come after its session was given up. By then it is being found out how the call ended, and that
+        // goes on: the run takes no other answer any more.
+        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make) {
+            self.told(key);
+        }
     }
 
     /// A read ended.

@@ -6,13 +6,13 @@ use futures::Stream;
 use kapell_proto::v1::{self, call_message::Kind, connector_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::task::{BadRef, CallKey};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::{FRAMES_WAITING_MAX, Liveness};
 use crate::calls::{CallMessage, ConnectorIntro};
-use crate::definitions::Definitions;
+use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{SessionId, definitions_to};
 use crate::links::Links;
 
@@ -47,12 +47,13 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
+        // Before the welcome says what is in force: a revision in between must not be missed.
+        let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
         let links = self.links.clone();
-        let definitions = self.definitions.clone();
         let rest: Vec<_> = messages.collect();
         let serve = async move {
-            serve(&links, &definitions, session, &to, rest, frames).await;
+            serve(&links, revisions, session, &to, rest, frames).await;
             links.tell_calls(CallMessage::Left(session));
         };
         self.runtime.jobs.spawn(SESSION, serve);
@@ -89,13 +90,12 @@ async fn send(to: &ToConnector, kind: Kind) -> Result<(), Status> {
 
 async fn serve(
     links: &Arc<Links>,
-    definitions: &Definitions,
+    mut revisions: watch::Receiver<Arc<InForce>>,
     session: SessionId,
     to: &ToConnector,
     first: Vec<v1::ConnectorMessage>,
     mut frames: Streaming<v1::ConnectorFrame>,
 ) {
-    let mut revisions = definitions.subscribe();
     let mut waiting = first;
     loop {
         for message in std::mem::take(&mut waiting) {

@@ -9,13 +9,13 @@ use kapell_model::{Json, RunId, ShardId, ToolRef};
 use kapell_proto::v1::{self, coordinator_message::Kind, worker_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::task::{BadRef, TaskKey, error_from};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::{FRAMES_WAITING_MAX, Liveness};
 use crate::answer::replying;
-use crate::definitions::Definitions;
+use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
 use crate::shard::{Request, SubmitError};
@@ -52,14 +52,11 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
+        // Before the welcome says what is in force: a revision in between must not be missed.
+        let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
-        let stream = OpenStream {
-            links: self.links.clone(),
-            runtime: self.runtime.clone(),
-            definitions: self.definitions.clone(),
-            session,
-            to,
-        };
+        let (links, runtime) = (self.links.clone(), self.runtime.clone());
+        let stream = OpenStream { links, runtime, revisions, session, to };
         let rest = messages.collect();
         self.runtime.jobs.spawn(SESSION, async move { stream.serve(rest, frames).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(from))))
@@ -105,14 +102,13 @@ async fn send(to: &ToWorker, kinds: Vec<Kind>) -> Result<(), Status> {
 struct OpenStream {
     links: Arc<Links>,
     runtime: Runtime,
-    definitions: Arc<Definitions>,
+    revisions: watch::Receiver<Arc<InForce>>,
     session: SessionId,
     to: ToWorker,
 }
 
 impl OpenStream {
-    async fn serve(self, first: Vec<v1::WorkerMessage>, mut frames: Streaming<v1::WorkerFrame>) {
-        let mut revisions = self.definitions.subscribe();
+    async fn serve(mut self, first: Vec<v1::WorkerMessage>, mut frames: Streaming<v1::WorkerFrame>) {
         let mut next = Ok(Some(v1::WorkerFrame { messages: first }));
         loop {
             match next {
@@ -132,8 +128,8 @@ impl OpenStream {
                 tokio::select! {
                     biased;
                     frame = frames.message() => break frame,
-                    changed = revisions.changed() => {
-                        let news = changed.is_ok().then(|| revisions.borrow_and_update().clone());
+                    changed = self.revisions.changed() => {
+                        let news = changed.is_ok().then(|| self.revisions.borrow_and_update().clone());
                         if let Some(in_force) = news
                             && send(&self.to, vec![Kind::Definitions(definitions_to(&in_force))]).await.is_err()
                         {

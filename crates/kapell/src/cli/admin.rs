@@ -83,7 +83,8 @@ fn status_text(answer: &v1::StatusResponse, paint: Paint) -> String {
     field("ledger", format!("{} entries behind", answer.ledger_behind));
     let mut shards = Table::new(&["SHARD", "EPOCH", "ENTRIES", "LIVE", "QUEUED"]);
     for shard in &answer.shards {
-        let numbers = [shard.shard.into(), shard.epoch, shard.last_seq, shard.live_runs, shard.queued_commands];
+        let numbers =
+            [shard.shard.into(), shard.epoch, shard.last_seq, shard.live_runs, shard.queued_commands];
         shards.row(numbers.map(|number: u64| number.to_string()));
     }
     let mut sessions = Table::new(&["ROLE", "NAME", "BUSY", "SILENT", "QUARANTINED"]);

@@ -34,7 +34,7 @@ pub(crate) struct ClientSettings {
     /// How answers look.
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     output: Format,
-    /// No colours; they are for terminals only anyway. Any text in NO_COLOR does the same.
+    /// No colours; they are for terminals only anyway. NO_COLOR=1 in the environment does the same.
     #[arg(
         long,
         env = "NO_COLOR",

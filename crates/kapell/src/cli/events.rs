@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
+use kapell_client::cloudevents::CloudEvent;
 use kapell_client::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use kapell_client::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
-use kapell_client::cloudevents::CloudEvent;
 use kapell_client::v1;
 use kapell_runtime::{Entropy as _, SystemEntropy};
 use serde::Serialize;
@@ -118,15 +118,14 @@ fn set(attributes: &mut HashMap<String, CloudEventAttributeValue>, name: &str, v
 
 /// One event or an array of them in the JSON format of CloudEvents. Whether they are valid is the coordinator's to say.
 fn from_json(text: &str, file: &str) -> Result<Vec<CloudEvent>, Failure> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| Failure::invalid(format!("{file}: this is no JSON: {error}")))?;
-    let events = match value {
-        Value::Array(events) => events,
-        one => vec![one],
-    };
-    let read = events.into_iter().map(|event| match event {
-        Value::Object(members) => one_from_json(members, file),
-        _ => Err(Failure::invalid(format!("{file}: an event is a JSON object"))),
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| Failure::invalid(format!("{file}: this is no JSON: {error}")))?;
+    let events = if let Value::Array(events) = value { events } else { vec![value] };
+    let read = events.into_iter().map(|event| {
+        let Value::Object(members) = event else {
+            return Err(Failure::invalid(format!("{file}: an event is a JSON object")));
+        };
+        one_from_json(members, file)
     });
     read.collect()
 }
@@ -154,10 +153,8 @@ fn one_from_json(mut members: Map<String, Value>, file: &str) -> Result<CloudEve
             if content_type.is_none() {
                 members.insert("datacontenttype".to_owned(), "application/json".into());
             }
-            Some(Data::TextData(match data {
-                Value::String(text) if is_text => text,
-                value => value.to_string(),
-            }))
+            let text = data.as_str().filter(|_| is_text).map_or_else(|| data.to_string(), str::to_owned);
+            Some(Data::TextData(text))
         }
         (None, Some(bytes)) => {
             let bytes = bytes.as_str().and_then(|text| STANDARD.decode(text).ok());
@@ -178,7 +175,9 @@ fn one_from_json(mut members: Map<String, Value>, file: &str) -> Result<CloudEve
                 None => Attr::CeString(number.to_string()),
             },
             Value::Array(_) | Value::Object(_) => {
-                return Err(Failure::invalid(format!("{file}: attribute `{name}` of an event must be a plain value")));
+                return Err(Failure::invalid(format!(
+                    "{file}: attribute `{name}` of an event must be a plain value"
+                )));
             }
         };
         set(&mut event.attributes, &name, value);
@@ -187,9 +186,9 @@ fn one_from_json(mut members: Map<String, Value>, file: &str) -> Result<CloudEve
 }
 
 fn view(id: &str, result: &v1::PublishResult) -> ResultView {
-    let runs = result.runs.iter().map(|started| {
-        json!({ "run": started.run, "workflow": started.workflow, "duplicate": started.duplicate })
-    });
+    let runs = result.runs.iter().map(
+        |started| json!({ "run": started.run, "workflow": started.workflow, "duplicate": started.duplicate }),
+    );
     let refusal = result.refusal.as_ref().map(|refusal| {
         json!({ "code": refusal.code, "message": refusal.message, "retryAfterMs": refusal.retry_after_ms })
     });
@@ -256,12 +255,9 @@ mod tests {
             refusal: Some(v1::Refusal { code: "busy".to_owned(), message: String::new(), retry_after_ms }),
             ..v1::PublishResult::default()
         };
-        let exit = |results: &[v1::PublishResult]| match judged(results) {
-            Err(Failure::Shown(exit)) => Some(exit),
-            _ => None,
-        };
-        assert_eq!(exit(&[refused(Some(5))]), Some(Exit::RefusedForNow));
-        assert_eq!(exit(&[refused(Some(5)), refused(None)]), Some(Exit::Invalid));
-        assert_eq!(exit(&[v1::PublishResult::default()]), None);
+        let ends = |results: &[v1::PublishResult], wanted: Exit| matches!(judged(results), Err(Failure::Shown(exit)) if exit == wanted);
+        assert!(ends(&[refused(Some(5))], Exit::RefusedForNow));
+        assert!(ends(&[refused(Some(5)), refused(None)], Exit::Invalid));
+        assert!(judged(&[v1::PublishResult::default()]).is_ok());
     }
 }

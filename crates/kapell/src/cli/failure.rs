@@ -61,7 +61,9 @@ impl Failure {
     /// The same failure with something to do about it.
     pub(crate) fn hint(self, text: impl Into<String>) -> Failure {
         match self {
-            Failure::Error { exit, message, hint: _ } => Failure::Error { exit, message, hint: Some(text.into()) },
+            Failure::Error { exit, message, hint: _ } => {
+                Failure::Error { exit, message, hint: Some(text.into()) }
+            }
             shown @ (Failure::Shown(_) | Failure::Unread) => shown,
         }
     }
@@ -72,7 +74,8 @@ impl Failure {
             exit: Exit::RefusedForNow,
             message: error.to_string(),
             hint: Some(
-                "start one with `kapell dev`, or name another with --address HOST:PORT or KAPELL_ADDRESS".to_owned(),
+                "start one with `kapell dev`, or name another with --address HOST:PORT or KAPELL_ADDRESS"
+                    .to_owned(),
             ),
         }
     }
@@ -120,13 +123,16 @@ impl From<ClientError> for Failure {
             ClientError::Invalid { .. } => (Exit::Invalid, None),
             ClientError::NotFound { .. } => (Exit::NotFound, None),
             ClientError::Refused { .. } => (Exit::Unsuccessful, None),
-            ClientError::Busy { .. } => (Exit::RefusedForNow, hint("nothing was done; try again in a moment")),
+            ClientError::Busy { .. } => {
+                (Exit::RefusedForNow, hint("nothing was done; try again in a moment"))
+            }
             ClientError::Unavailable { .. } => {
                 (Exit::RefusedForNow, hint("try again; `kapell status` says whether the coordinator is well"))
             }
-            ClientError::TimedOut { .. } => {
-                (Exit::RefusedForNow, hint("look with `kapell run list` whether it was done before trying again"))
-            }
+            ClientError::TimedOut { .. } => (
+                Exit::RefusedForNow,
+                hint("look with `kapell run list` whether it was done before trying again"),
+            ),
             ClientError::Failed { .. } => (Exit::Unsuccessful, hint("the coordinator's log says more")),
         };
         Failure::Error { exit, message: error.to_string(), hint }

@@ -43,8 +43,9 @@ impl JsonArgument {
         };
         match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
             Ok(_) => Ok(text),
-            Err(error) => Err(Failure::invalid(format!("{place}: this is no JSON: {error}"))
-                .hint(format!("quote it for the shell, such as {option} '{{\"name\": \"value\"}}', or write {option} @FILE"))),
+            Err(error) => Err(Failure::invalid(format!("{place}: this is no JSON: {error}")).hint(format!(
+                "quote it for the shell, such as {option} '{{\"name\": \"value\"}}', or write {option} @FILE"
+            ))),
         }
     }
 }
@@ -63,7 +64,9 @@ pub(crate) fn read_text(path: &Path, bytes_max: usize) -> Result<String, Failure
     if path == Path::new("-") {
         std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(wrong)?;
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(wrong)?;
+        std::fs::File::open(path)
+            .and_then(|file| file.take(limit).read_to_string(&mut text))
+            .map_err(wrong)?;
     }
     if text.len() > bytes_max {
         return Err(Failure::invalid(format!("{name} is larger than {bytes_max} bytes")));
@@ -79,7 +82,10 @@ pub(crate) fn definition_files(paths: &[PathBuf]) -> Result<Vec<v1::SourceFile>,
             let before = found.len();
             search(path, &mut found)?;
             if found.len() == before {
-                return Err(Failure::invalid(format!("{} holds no .yaml, .yml or .json file", path.display())));
+                return Err(Failure::invalid(format!(
+                    "{} holds no .yaml, .yml or .json file",
+                    path.display()
+                )));
             }
         } else {
             found.push(path.clone());
@@ -96,9 +102,11 @@ pub(crate) fn definition_files(paths: &[PathBuf]) -> Result<Vec<v1::SourceFile>,
 }
 
 fn search(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let wrong = |error: std::io::Error| Failure::invalid(format!("{} cannot be read: {error}", folder.display()));
+    let wrong =
+        |error: std::io::Error| Failure::invalid(format!("{} cannot be read: {error}", folder.display()));
     let entries = std::fs::read_dir(folder).map_err(wrong)?;
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    let mut paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     paths.sort();
     for path in paths {
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -133,7 +141,8 @@ impl FromStr for Since {
         if let Some(at) = Timestamp::from_rfc3339(text) {
             return Ok(Since::At(at));
         }
-        let wrong = |_| format!("`{text}` is neither a duration such as 2h nor a time such as 2026-05-01T00:00:00Z");
+        let wrong =
+            |_| format!("`{text}` is neither a duration such as 2h nor a time such as 2026-05-01T00:00:00Z");
         text.parse().map(Since::Ago).map_err(wrong)
     }
 }
@@ -143,7 +152,9 @@ impl Since {
     pub(crate) fn millis(self, now: Timestamp) -> i64 {
         let millis = match self {
             Since::At(at) => at.0,
-            Since::Ago(span) => now.0.saturating_sub(u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX)),
+            Since::Ago(span) => {
+                now.0.saturating_sub(u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX))
+            }
         };
         i64::try_from(millis).unwrap_or(i64::MAX)
     }

@@ -37,7 +37,11 @@ pub(crate) enum Colours {
 
 impl Output {
     /// Shows one answer: as `text` makes it, or the value itself.
-    pub(crate) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(Paint) -> String) -> Result<(), Failure> {
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce(Paint) -> String,
+    ) -> Result<(), Failure> {
         match self.format {
             Format::Table => say(&text(self.paint())),
             Format::Json => say(&format!("{}\n", json(value, serde_json::to_string_pretty)?)),
@@ -82,7 +86,8 @@ fn json<T: Serialize>(value: &T, write: fn(&T) -> serde_json::Result<String>) ->
 
 /// As a YAML document that ends with a line break.
 pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
-    let mut text = serde_saphyr::to_string(value).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+    let mut text =
+        serde_saphyr::to_string(value).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::connection::ClientSettings;
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::given::definition_files;
 use super::output::{Format, Output, Table, say, say_err, visible, yaml};
 use super::view::embedded;
@@ -99,7 +99,12 @@ impl Apply {
             output.show(&view, |paint| {
                 let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "CHANGE"]);
                 for one in &answer.applied {
-                    table.row([one.kind.clone(), one.namespace.clone(), one.name.clone(), one.change.clone()]);
+                    table.row([
+                        one.kind.clone(),
+                        one.namespace.clone(),
+                        one.name.clone(),
+                        one.change.clone(),
+                    ]);
                 }
                 let note = if self.dry_run { "nothing was changed: this was a dry run\n" } else { "" };
                 format!("{}{note}", table.text(paint))
@@ -188,8 +193,11 @@ fn about(document: &Value) -> String {
 
 impl Delete {
     pub(crate) async fn run(self, to: &ClientSettings) -> Result<(), Failure> {
-        let request =
-            v1::DeleteResourceRequest { kind: self.kind.clone(), namespace: to.namespace(), name: self.name.clone() };
+        let request = v1::DeleteResourceRequest {
+            kind: self.kind.clone(),
+            namespace: to.namespace(),
+            name: self.name.clone(),
+        };
         let answer = to.client().await?.resources().delete(request).await?;
         let view = json!({ "kind": self.kind, "name": self.name, "revision": answer.revision });
         to.output().show(&view, |_| format!("{} {} deleted\n", self.kind, self.name))
@@ -210,7 +218,9 @@ impl Validate {
             found.iter().for_each(|found| say_err(&format!("{found}\n")));
         }
         let view = json!({ "definitions": definitions, "findings": found, "valid": errors == 0 });
-        output.show(&view, |_| if errors == 0 { format!("{definitions} definitions are valid\n") } else { String::new() })?;
+        output.show(&view, |_| {
+            if errors == 0 { format!("{definitions} definitions are valid\n") } else { String::new() }
+        })?;
         if errors == 0 { Ok(()) } else { Err(refused(errors, "the definitions cannot be used")) }
     }
 }
@@ -230,6 +240,7 @@ impl Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::failure::Exit;
 
     #[test]
     fn a_kind_is_found_in_any_case_and_number() {
@@ -245,7 +256,9 @@ mod tests {
 
     #[test]
     fn one_error_is_one_error() {
-        let Failure::Error { exit, message, .. } = refused(1, "nothing was applied") else { panic!("no error") };
+        let Failure::Error { exit, message, .. } = refused(1, "nothing was applied") else {
+            panic!("no error")
+        };
         assert_eq!((exit, message.as_str()), (Exit::Invalid, "1 error; nothing was applied"));
     }
 }

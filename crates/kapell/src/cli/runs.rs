@@ -31,7 +31,7 @@ pub(crate) enum RunCommand {
     List(list::List),
     /// Show one run as it is now.
     ///
-    /// Example: kapell run show 0-7h3k… -o yaml
+    /// Example: kapell run show RUN -o yaml
     #[command(verbatim_doc_comment, visible_alias = "get")]
     Show(RunName),
     /// Follow a run until it has ended.

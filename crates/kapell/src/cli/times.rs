@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        let shown = [35, 4_250, 42_000, 725_000, 3_600_000, 273_600_000].map(|ms| short(Duration::from_millis(ms)));
+        let shown =
+            [35, 4_250, 42_000, 725_000, 3_600_000, 273_600_000].map(|ms| short(Duration::from_millis(ms)));
         assert_eq!(shown, ["35ms", "4.2s", "42s", "12m5s", "1h", "3d4h"]);
     }
 

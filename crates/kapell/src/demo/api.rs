@@ -48,7 +48,8 @@ impl Api {
 
     /// Sends a CloudEvent in JSON; gives the run that it started.
     pub(super) async fn publish(&self, event: &str) -> anyhow::Result<String> {
-        let request = v1::PublishRequest { namespace: NAMESPACE.to_owned(), events: vec![cloud_event(event)?] };
+        let request =
+            v1::PublishRequest { namespace: NAMESPACE.to_owned(), events: vec![cloud_event(event)?] };
         let answer = EventServiceClient::new(self.0.clone()).publish(request).await?.into_inner();
         let result = answer.results.into_iter().next().context("the event was not answered")?;
         if let Some(refusal) = result.refusal {

@@ -97,7 +97,9 @@ impl RoleProcess {
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the {} ended by itself ({status}); see {}.log", self.role.name(), self.role.name()),
+            Some(status) => {
+                bail!("the {} ended by itself ({status}); see {}.log", self.role.name(), self.role.name())
+            }
         }
     }
 

@@ -35,7 +35,13 @@ pub(super) async fn answer(
         Person::AgreesToAll => true,
         Person::AtTerminal => ask_until_answered(screen, runtime).await?,
     };
-    screen.say(if approved { "answer: yes" } else { "answer: no" });
+    screen.say(match (approved, person) {
+        (true, Person::AgreesToAll) => "answer: yes (--yes)",
+        (true, Person::AtTerminal) => "answer: yes",
+        (false, Person::AgreesToAll | Person::AtTerminal) => {
+            "answer: no; the run fails and puts the prices back, so not all rows of the table can be ok"
+        }
+    });
     let answer = v1::DecideApprovalRequest {
         id: question.id.clone(),
         approved,

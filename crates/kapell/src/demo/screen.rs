@@ -2,7 +2,7 @@
 //!
 //! Owns: standard output and standard input. Never: decides anything.
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
@@ -13,14 +13,14 @@ const PROGRESS_CHARS_MAX: usize = 78;
 pub(super) struct Screen {
     since: Instant,
     terminal: bool,
-    /// A line of progress stands where the next line belongs.
-    progress_shown: AtomicBool,
+    /// The line of progress that stands where the next line belongs; empty: none does.
+    progress_shown: Mutex<String>,
 }
 
 impl Screen {
     pub(super) fn new() -> Screen {
         let terminal = std::io::stdout().is_terminal();
-        Screen { since: Instant::now(), terminal, progress_shown: AtomicBool::new(false) }
+        Screen { since: Instant::now(), terminal, progress_shown: Mutex::default() }
     }
 
     /// Whether somebody is there who can answer.
@@ -43,10 +43,10 @@ impl Screen {
 
     /// What is going on, where it can be taken back.
     pub(super) fn progress(&self, text: &str) {
-        if self.terminal {
-            let text: String = text.chars().take(PROGRESS_CHARS_MAX).collect();
+        let text: String = text.chars().take(PROGRESS_CHARS_MAX).collect();
+        if self.terminal && *self.shown() != text {
             self.write(&text);
-            self.progress_shown.store(true, Ordering::Relaxed);
+            *self.shown() = text;
         }
     }
 
@@ -55,8 +55,12 @@ impl Screen {
         self.write(text);
     }
 
+    fn shown(&self) -> std::sync::MutexGuard<'_, String> {
+        self.progress_shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, text: &str) {
-        let clear = if self.progress_shown.swap(false, Ordering::Relaxed) { "\r\x1b[2K" } else { "" };
+        let clear = if std::mem::take(&mut *self.shown()).is_empty() { "" } else { "\r\x1b[2K" };
         let mut out = std::io::stdout().lock();
         // Nobody is left to tell when the reader has gone; the exit code still says how it went.
         drop(out.write_all(format!("{clear}{text}").as_bytes()).and_then(|()| out.flush()));

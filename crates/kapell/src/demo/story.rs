@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kapell_company::{
-    Company, CompanyOptions, Expected, Faults, MINIMUM_MARGIN, Reality, ServiceFaults, VENDOR_PRICE_CHANGE_EVENT,
-    vendor_price_change,
+    Company, CompanyOptions, Expected, Faults, MINIMUM_MARGIN, Reality, ServiceFaults,
+    VENDOR_PRICE_CHANGE_EVENT, vendor_price_change,
 };
 use kapell_proto::v1;
 use kapell_runtime::Runtime;
@@ -90,7 +90,8 @@ pub(super) async fn play(folder: &Path, settings: &DemoSettings, screen: &Screen
     screen.say(&format!("event: vendor V-100 changes its prices; accepted, run {run}"));
 
     let worker = stage.kill_worker(&run).await?;
-    let coordinator = stage.kill_coordinator(&run, worker.writes + UNDER_WAY).await?;
+    let all_writes = 2 * expected.price_moves.len();
+    let coordinator = stage.kill_coordinator(&run, (worker.writes + UNDER_WAY + 1).min(all_writes)).await?;
     let ended = stage.finish(&run).await?;
     screen.say(&format!("run {}", in_words(&ended)));
 
@@ -194,18 +195,24 @@ impl<'a> Stage<'a> {
         let Some(run) = &seen.run else { return };
         let mut going_on = Vec::new();
         for step in &run.steps {
-            let count = if step.items > 0 { format!(" {}/{}", step.items_done, step.items) } else { String::new() };
+            let count =
+                if step.items > 0 { format!(" {}/{}", step.items_done, step.items) } else { String::new() };
             if step.state == "running" || step.state == "asking" {
                 going_on.push(format!("{}{count}", step.id));
             }
             let over = matches!(step.state.as_str(), "done" | "failed" | "skipped" | "canceled");
             if over && self.told.get(&step.id) != Some(&step.state) {
-                let why = step.error.as_ref().map_or_else(String::new, |error| format!(": {}", error.message));
+                let why =
+                    step.error.as_ref().map_or_else(String::new, |error| format!(": {}", error.message));
                 self.screen.say(&format!("step {}{count} {}{why}", step.id, step.state));
                 self.told.insert(step.id.clone(), step.state.clone());
             }
         }
-        self.screen.progress(&format!("          {} price writes; now: {}", seen.writes, going_on.join(", ")));
+        self.screen.progress(&format!(
+            "          {} price writes; now: {}",
+            seen.writes,
+            going_on.join(", ")
+        ));
     }
 
     /// Kills the worker as soon as a shop has taken a price, and starts another one.
@@ -224,12 +231,12 @@ impl<'a> Stage<'a> {
         Ok(Death { who: "worker", by_signal, unfinished: !seen.has_ended(), writes: seen.writes })
     }
 
-    /// Kills the coordinator once the new worker has brought a price further, and starts another one.
-    async fn kill_coordinator(&mut self, run: &str, after_writes: usize) -> anyhow::Result<Death> {
+    /// Kills the coordinator once the shops have taken so many prices, and starts another one. The run has not ended
+    /// by then: nobody has answered its question yet.
+    async fn kill_coordinator(&mut self, run: &str, writes: usize) -> anyhow::Result<Death> {
         let seen = loop {
             let seen = self.look(run).await?;
-            let nothing_more = seen.run.as_ref().is_some_and(|run| run.state() == v1::RunState::Waiting);
-            if seen.writes > after_writes || nothing_more || seen.has_ended() {
+            if seen.writes >= writes || seen.has_ended() {
                 break seen;
             }
             self.wait("the new worker goes on").await?;
@@ -237,7 +244,8 @@ impl<'a> Stage<'a> {
         let pid = self.coordinator.pid().unwrap_or_default();
         let by_signal = self.coordinator.kill().await?;
         self.coordinator = self.troupe.start(Role::Coordinator)?;
-        self.screen.say(&format!("kill -9 {pid} (coordinator) after {} price writes; started again", seen.writes));
+        self.screen
+            .say(&format!("kill -9 {pid} (coordinator) after {} price writes; started again", seen.writes));
         self.api = reach(&self.troupe, &mut self.coordinator, self.until).await?;
         self.everybody_is_here().await?;
         self.screen.say("worker and connector have found the new coordinator");

@@ -88,7 +88,8 @@ impl Table {
 
     /// As it is printed.
     pub(super) fn lines(&self) -> Vec<String> {
-        let width = |of: fn(&Row) -> &str| self.0.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
+        let width =
+            |of: fn(&Row) -> &str| self.0.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
         let (what, detail) = (width(|row| &row.what), width(|row| &row.detail));
         let mut lines = vec![String::new()];
         for row in &self.0 {
@@ -172,5 +173,85 @@ fn place(difference: &Difference, expected: &Expected) -> (About, Verdict) {
         | Difference::Writes { .. }
         | Difference::Flag { want: false, .. }
         | Difference::Flaggings { .. } => (About::NothingElse, Verdict::Wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kapell_company::{Company, CompanyOptions, MINIMUM_MARGIN, vendor_price_change};
+
+    use super::*;
+
+    const FLAGGED: &str = "2026-12-01: too dear";
+
+    /// The company before the event, and as it must be afterwards, but for the mail.
+    async fn before_and_after() -> (Reality, Reality, Expected) {
+        let folder = tempfile::tempdir().unwrap();
+        let company = Company::start(folder.path(), CompanyOptions::default()).await.unwrap();
+        let before = company.reality().unwrap();
+        company.stop().await;
+        let expected = Expected::after(&before.books, &vendor_price_change().unwrap(), MINIMUM_MARGIN);
+        let mut after = before.clone();
+        for change in &expected.price_moves {
+            write(&mut after, Shop::North, change);
+            write(&mut after, Shop::South, change);
+        }
+        for id in &expected.flagged_orders {
+            let order = after.books.orders.iter_mut().find(|order| order.id == *id).unwrap();
+            order.flagged = true;
+            order.flag_reason = Some(FLAGGED.to_owned());
+            after.flag_counts.insert(id.clone(), 1);
+        }
+        (before, after, expected)
+    }
+
+    fn write(reality: &mut Reality, shop: Shop, change: &kapell_company::PriceMove) {
+        let record = match shop {
+            Shop::North => &mut reality.north,
+            Shop::South => &mut reality.south,
+        };
+        let (sku, price_cents) = (change.sku.clone(), change.new);
+        let at = "2026-11-20T08:00:00Z".parse().unwrap();
+        record.prices.insert(sku.clone(), price_cents);
+        record.writes.push(kapell_company::PriceWrite { at, sku, price_cents, request_note: None });
+    }
+
+    fn verdicts(table: &Table) -> Vec<(String, Verdict)> {
+        let wrong = table.0.iter().filter(|row| row.verdict != Verdict::Ok);
+        wrong.map(|row| (row.what.clone(), row.verdict)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_done_twice_or_not_asked_for_is_said_in_its_row() {
+        let (before, mut after, expected) = before_and_after().await;
+        let run = v1::Run { state: v1::RunState::Completed as i32, ..v1::Run::default() };
+        let death = Death { who: "worker", by_signal: true, unfinished: true, writes: 2 };
+        let mail = "mail to accounting@company.example".to_owned();
+        let table = Table::of(&before, &after, &expected, &run, &[death]);
+        assert_eq!(verdicts(&table), [(mail.clone(), Verdict::Missing)]);
+        assert_eq!(table.0.len(), 1 + 8 + 3 + 2 + 1);
+
+        write(&mut after, Shop::South, &expected.price_moves[1]);
+        after.north.prices.clone_from(&before.north.prices);
+        after.north.writes.clear();
+        after.flag_counts.insert(expected.flagged_orders[2].clone(), 2);
+        after.books.products[0].cost = kapell_company::Cents::new(1);
+        let run = v1::Run { state: v1::RunState::Failed as i32, ..v1::Run::default() };
+        let table = Table::of(&before, &after, &expected, &run, &[Death { unfinished: false, ..death }]);
+        let north = |sku: &str| (format!("north shop {sku}"), Verdict::Missing);
+        let wrong = [
+            ("run".to_owned(), Verdict::Missing),
+            north("LMP-1001"),
+            north("LMP-1002"),
+            north("LMP-1003"),
+            north("LMP-1004"),
+            ("south shop LMP-1002".to_owned(), Verdict::Twice),
+            ("ERP PO-5005".to_owned(), Verdict::Twice),
+            (mail, Verdict::Missing),
+            ("everything else".to_owned(), Verdict::Wrong),
+            ("worker".to_owned(), Verdict::Missing),
+        ];
+        assert_eq!(verdicts(&table), wrong);
+        assert_eq!(table.count_wrong(), wrong.len());
     }
 }

@@ -47,10 +47,19 @@ pub(super) async fn replay(to: &ClientSettings, run: &str) -> Result<(), Failure
         "difference": answer.difference,
     });
     to.output().show(&value, |paint| match answer.same {
-        true => format!("{}: {} entries fold to the same state, {}\n", paint.good("same"), answer.entries, answer.digest),
+        true => format!(
+            "{}: {} entries fold to the same state, {}\n",
+            paint.good("same"),
+            answer.entries,
+            answer.digest
+        ),
         false => {
             let difference = visible(&answer.difference);
-            format!("{}: {} entries fold to another state\n  {difference}\n", paint.bad("different"), answer.entries)
+            format!(
+                "{}: {} entries fold to another state\n  {difference}\n",
+                paint.bad("different"),
+                answer.entries
+            )
         }
     })?;
     if answer.same { Ok(()) } else { Err(Failure::Shown(Exit::Unsuccessful)) }

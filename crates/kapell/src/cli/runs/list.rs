@@ -92,7 +92,10 @@ impl List {
         };
         to.output().show(&seen, |paint| table(&answer).text(paint))?;
         if answer.behind > 0 {
-            say_err(&format!("the list is {} entries behind; `kapell run show RUN` is always fresh\n", answer.behind));
+            say_err(&format!(
+                "the list is {} entries behind; `kapell run show RUN` is always fresh\n",
+                answer.behind
+            ));
         }
         if !answer.next_cursor.is_empty() {
             say_err("there are more: use --all, or --cursor with nextCursor of -o json\n");

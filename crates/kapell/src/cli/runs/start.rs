@@ -67,7 +67,10 @@ async fn ended(to: &ClientSettings, mut request: v1::StartRunRequest, wait: Dura
         request.wait_ms = Some(u64::try_from(left.min(SLICE).as_millis()).unwrap_or(u64::MAX));
         let answer = runs.start(request.clone()).await?;
         let Some(run) = answer.state else {
-            return Err(Failure::from(anyhow::anyhow!("the coordinator did not say how run {} stands", answer.run)));
+            return Err(Failure::from(anyhow::anyhow!(
+                "the coordinator did not say how run {} stands",
+                answer.run
+            )));
         };
         let over = has_ended(&run);
         if over || begun.elapsed() >= wait {

@@ -57,7 +57,10 @@ pub(super) async fn watch(to: &ClientSettings, run: &str) -> Result<(), Failure>
 }
 
 /// The next change; until then the living line moves.
-async fn next(changes: &mut kapell_client::RunChanges, seen: &mut Seen) -> Result<Option<v1::Run>, ClientError> {
+async fn next(
+    changes: &mut kapell_client::RunChanges,
+    seen: &mut Seen,
+) -> Result<Option<v1::Run>, ClientError> {
     let waiting = changes.next();
     tokio::pin!(waiting);
     loop {
@@ -88,7 +91,9 @@ impl Seen {
         }
         let output = to.output();
         match output.format {
-            Format::Json | Format::Yaml => output.show_one_of_many(&RunView::from(&run), |_| String::new())?,
+            Format::Json | Format::Yaml => {
+                output.show_one_of_many(&RunView::from(&run), |_| String::new())?
+            }
             Format::Table => {
                 let lines = self.news(&run, output.paint());
                 crate::cli::output::say(&lines)?;
@@ -112,7 +117,8 @@ impl Seen {
             let before = self.steps.insert(step.id.clone(), stands.clone());
             let untouched = before.is_none() && step.state == "waiting";
             if before.as_ref() != Some(&stands) && !untouched {
-                let error = step.error.as_ref().map(|error| format!(": {}", error_text(error))).unwrap_or_default();
+                let error =
+                    step.error.as_ref().map(|error| format!(": {}", error_text(error))).unwrap_or_default();
                 line(format!("  {} {stands}{error}", paint.strong(&step.id)));
             }
         }
@@ -137,7 +143,8 @@ impl Seen {
         let done = run.steps.iter().filter(|step| matches!(step.state.as_str(), "done" | "skipped")).count();
         let since = u64::try_from(run.accepted_ms).unwrap_or(now().0);
         let running = short(Duration::from_millis(now().0.saturating_sub(since)));
-        let waits = run.waiting_for.first().map(|what| format!(", waits for {}", visible(what))).unwrap_or_default();
+        let waits =
+            run.waiting_for.first().map(|what| format!(", waits for {}", visible(what))).unwrap_or_default();
         let line = format!("{} {done}/{} steps, {running}{waits}", SPINNER[self.picture], run.steps.len());
         // One line, whatever it waits for: a wrapped line could not be wiped.
         let line: String = line.chars().take(78).collect();
