@@ -1,6 +1,6 @@
 //! How long things take.
 //!
-//! Owns: the one reading of the machine's clock, and the one pause. Never: decides anything by the time of day.
+//! Owns: the one reading of the machine's clock, and the pauses. Never: decides anything by the time of day.
 #![expect(
     clippy::disallowed_methods,
     reason = "no simulated time here: xtask measures and waits for real processes"
@@ -24,6 +24,11 @@ impl Stopwatch {
 /// The pause between two looks at a child process. Short against any command, long against a busy loop.
 pub(crate) fn nap() {
     std::thread::sleep(Duration::from_millis(20));
+}
+
+/// Lets a process under measurement do its work, or come to rest.
+pub(crate) fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 /// `7.4 s`, `3 min 05 s`.

@@ -7,14 +7,17 @@
     reason = "a command line tool speaks through its streams"
 )]
 
+mod bench;
 mod clock;
 mod coverage;
+mod crash;
 mod deny;
 mod doc_commands;
 mod layers;
 mod parts;
 mod process;
 mod report;
+mod sim;
 mod source;
 mod stages;
 mod tidy;
@@ -71,6 +74,9 @@ tasks! {
     DocCommands(doc_commands),
     Coverage(coverage),
     Deny(deny),
+    Crash(crash),
+    Bench(bench),
+    Sim(sim),
 }
 
 fn main() -> ExitCode {

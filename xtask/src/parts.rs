@@ -39,7 +39,8 @@ pub(crate) fn part(path: &str, declared: &BTreeSet<String>) -> Part {
         let ancestor = ancestor.to_string_lossy();
         declared.contains(ancestor.trim_end_matches(".rs"))
     });
-    let mut folders = path.split('/');
+    // benches/ of the root holds programs that measure; benches/ of a crate holds what only `cargo bench` runs.
+    let mut folders = path.strip_prefix("benches/").unwrap_or(path).split('/');
     if is_declared || folders.any(|name| matches!(name, "tests" | "tests.rs" | "benches")) {
         return Part::Test;
     }

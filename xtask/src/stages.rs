@@ -10,7 +10,7 @@ use crate::clock::{self, Stopwatch};
 use crate::process;
 use crate::report::{Format, Rows, Verdict};
 use crate::workspace::Workspace;
-use crate::{doc_commands, layers, tidy, tools};
+use crate::{crash, doc_commands, layers, tidy, tools};
 
 /// Run everything that CI runs
 ///
@@ -45,6 +45,11 @@ const STAGES: &[Stage] = &[
         work: |w| cargo(w, "clippy --workspace --all-targets -- -D warnings"),
     },
     Stage { name: "nextest", about: "unit and system tests", work: nextest },
+    Stage {
+        name: "crash",
+        about: "roles are killed under load",
+        work: |w| crash::Args::small().run_as_built(w),
+    },
     Stage { name: "doctests", about: "examples in code", work: |w| cargo(w, "test --workspace --doc") },
     Stage {
         name: "doc-commands",

@@ -9,7 +9,16 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::process;
-use crate::report::Format;
+use crate::report::{Format, Verdict};
+
+/// How programs are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build.
+    Dev,
+    /// As it is shipped.
+    Release,
+}
 
 /// An opened working copy.
 pub(crate) struct Workspace {
@@ -62,6 +71,28 @@ impl Workspace {
         }
         command.env("PATH", path);
         command
+    }
+
+    /// Where Cargo puts a program of ours.
+    pub(crate) fn program(&self, profile: Profile, name: &str) -> PathBuf {
+        let folder = match profile {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        };
+        self.target.join(folder).join(name)
+    }
+
+    /// Builds the programs of some of our packages.
+    pub(crate) fn build(&self, profile: Profile, packages: &[&str]) -> Result<Verdict> {
+        let mut cargo = self.command("cargo");
+        cargo.args(["build", "--bins"]);
+        let flags: &[&str] = match profile {
+            Profile::Dev => &[],
+            Profile::Release => &["--release"],
+        };
+        cargo.args(flags);
+        cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+        process::watched(&mut cargo, Format::JsonLines)
     }
 
     /// Relative paths of all files that are tracked, or new and not ignored, in order.

@@ -23,14 +23,14 @@ spec:
     - name: post-entry
       effect: write
       idempotency: none
-      timeout: 1s
+      timeout: 500ms
       http: { method: POST, path: /entries, body: { ref: "${args.ref}", amount: "${args.amount}" } }
       reconcile:
         tool: list-entries
         with: { ref: "${args.ref}" }
         done: "size(result.entries) > 0"
     - name: list-entries
-      timeout: 1s
+      timeout: 500ms
       http: { method: GET, path: /entries, query: { ref: "${args.ref}" } }
 ---
 apiVersion: kapell.dev/v1

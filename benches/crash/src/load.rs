@@ -49,6 +49,7 @@ pub(crate) struct Load {
     stopping: Cell<bool>,
     under_way: RefCell<BTreeSet<Order>>,
     accepted: RefCell<BTreeMap<Order, String>>,
+    ended: Cell<u64>,
     /// Events that were sent more than once, for the answer to the first sending was lost.
     resent: Cell<u64>,
 }
@@ -61,6 +62,7 @@ impl Load {
             stopping: Cell::new(false),
             under_way: RefCell::default(),
             accepted: RefCell::default(),
+            ended: Cell::new(0),
             resent: Cell::new(0),
         }
     }
@@ -86,6 +88,14 @@ impl Load {
         self.accepted.borrow().clone()
     }
 
+    /// Waits until more runs have ended, but not for ever.
+    pub(crate) async fn progress(&self, runs: u64, patience: Duration) {
+        let (begun, wanted) = (Instant::now(), self.ended.get() + runs);
+        while self.ended.get() < wanted && begun.elapsed() < patience {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Events that were sent more than once.
     pub(crate) fn resent(&self) -> u64 {
         self.resent.get()
@@ -102,6 +112,7 @@ impl Load {
             while begun.elapsed() < RUN_PATIENCE {
                 if ended(state_of(&self.channel, &run).await) {
                     self.under_way.borrow_mut().remove(&order);
+                    self.ended.set(self.ended.get() + 1);
                     break;
                 }
                 sleep(LOOK_EVERY).await;

@@ -41,6 +41,11 @@ const RAMP: Duration = Duration::from_millis(1_500);
 const PAUSE_MEAN_MS: f64 = 200.0;
 const PAUSE_MS: std::ops::RangeInclusive<f64> = 50.0..=600.0;
 
+/// One kill of so many waits first until so many runs have ended, at most so long.
+const BREATH_EVERY: u64 = 3;
+const BREATH_RUNS: u64 = 64;
+const BREATH_PATIENCE: Duration = Duration::from_secs(4);
+
 /// Kill every role again and again under load, then judge by the books of the business.
 #[derive(Parser)]
 struct Crash {
@@ -123,6 +128,10 @@ impl Crash {
         let mut left = Role::ALL.map(|role| (role, self.kills));
         let all = u64::from(self.kills) * left.len() as u64;
         for done in 0..all {
+            // Kills in quick succession hit recovery itself; a breath now and then lets new work begin.
+            if entropy.below(BREATH_EVERY) == 0 {
+                load.progress(BREATH_RUNS, BREATH_PATIENCE).await;
+            }
             sleep(pause(entropy)).await;
             let mut place = entropy.below(all - done);
             for (role, kills) in &mut left {

@@ -48,6 +48,32 @@ spec:
   on: { type: bench.one }
   steps:
     - { id: only, skill: bench.noop }
+---
+apiVersion: kapell.dev/v1
+kind: Specialist
+metadata: { name: slow }
+spec:
+  skills:
+    - name: slow.step
+      remote: {}
+---
+apiVersion: kapell.dev/v1
+kind: Workflow
+metadata: { name: slow-one }
+spec:
+  steps:
+    - { id: s1, skill: slow.step, with: { step: 0 } }
+---
+apiVersion: kapell.dev/v1
+kind: Workflow
+metadata: { name: slow-five }
+spec:
+  steps:
+    - { id: s1, skill: slow.step, with: { step: 1 } }
+    - { id: s2, skill: slow.step, with: { step: 2 }, after: [s1] }
+    - { id: s3, skill: slow.step, with: { step: 3 }, after: [s2] }
+    - { id: s4, skill: slow.step, with: { step: 4 }, after: [s3] }
+    - { id: s5, skill: slow.step, with: { step: 5 }, after: [s4] }
 ";
 
 /// Applies the definitions of every workload.

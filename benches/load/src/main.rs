@@ -6,7 +6,9 @@ mod definitions;
 mod figures;
 mod parked;
 mod runs;
+mod slow;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +69,34 @@ enum Workload {
         #[arg(long, default_value_t = 5.0)]
         secs: f64,
     },
+    /// W3: apply the definitions and finish one run of five steps, on a node that may still be starting.
+    First,
+    /// W4: apply the definitions and finish one slow step, on a node and a worker that may still be starting.
+    SlowSetup,
+    /// W4: be the worker, and record each execution.
+    SlowWorker {
+        /// File that gets a line RUN STEP for each executed step.
+        #[arg(long)]
+        record: PathBuf,
+    },
+    /// W4: start so many runs of five steps of 200 ms.
+    SlowStart {
+        /// Runs.
+        #[arg(long, default_value_t = 64)]
+        runs: usize,
+    },
+    /// W4: wait until they have ended, on a node that may still be starting.
+    SlowWait {
+        /// Runs.
+        #[arg(long, default_value_t = 64)]
+        runs: usize,
+    },
+    /// W6: wait until so many runs are live, on a node that may still be starting.
+    Ready {
+        /// Runs.
+        #[arg(long, default_value_t = 1_000_000)]
+        runs: u64,
+    },
     /// W6: park so many runs.
     Park {
         /// Runs.
@@ -82,7 +112,8 @@ async fn main() -> anyhow::Result<()> {
     let figures = match load.workload {
         Workload::Setup => definitions::apply(open().await?).await?,
         Workload::W1 { callers, warm, secs } => {
-            runs::five(open().await?, callers, Duration::from_secs_f64(warm), Duration::from_secs_f64(secs)).await?
+            runs::five(open().await?, callers, Duration::from_secs_f64(warm), Duration::from_secs_f64(secs))
+                .await?
         }
         Workload::W2 { runs } => runs::fan(open().await?, runs).await?,
         Workload::W5 { callers, batch, secs } => {
@@ -91,6 +122,12 @@ async fn main() -> anyhow::Result<()> {
         Workload::Unary { callers, secs } => {
             parked::unary(open().await?, callers, Duration::from_secs_f64(secs)).await?
         }
+        Workload::First => runs::first(slow::reach(&load.address).await?, "five").await?,
+        Workload::SlowSetup => runs::first(slow::reach(&load.address).await?, "slow-one").await?,
+        Workload::SlowWorker { record } => slow::worker(&load.address, &record).await?,
+        Workload::SlowStart { runs } => slow::start(open().await?, runs).await?,
+        Workload::SlowWait { runs } => slow::wait(slow::reach(&load.address).await?, runs).await?,
+        Workload::Ready { runs } => parked::ready(slow::reach(&load.address).await?, runs).await?,
         Workload::Park { runs } => parked::park(open().await?, runs).await?,
     };
     println!("{figures}");

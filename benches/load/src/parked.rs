@@ -18,6 +18,9 @@ use crate::figures::Figures;
 const PARK_REQUESTS: usize = 16;
 const PARK_BATCH: usize = 500;
 
+/// A node that does not have all runs by then has lost some.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+
 fn event(kind: &str, id: String) -> CloudEvent {
     CloudEvent {
         id,
@@ -40,7 +43,12 @@ async fn publish(client: &mut EventServiceClient<Channel>, events: Vec<CloudEven
 }
 
 /// Events from `callers` at once, `batch` in each request.
-pub(crate) async fn burst(channel: Channel, callers: usize, batch: usize, secs: Duration) -> anyhow::Result<Value> {
+pub(crate) async fn burst(
+    channel: Channel,
+    callers: usize,
+    batch: usize,
+    secs: Duration,
+) -> anyhow::Result<Value> {
     let begin = Instant::now();
     let stamp = std::process::id();
     let loops = (0..callers).map(|caller| {
@@ -49,7 +57,9 @@ pub(crate) async fn burst(channel: Channel, callers: usize, batch: usize, secs: 
             let (mut figures, mut count) = (Figures::new()?, 0_u64);
             while begin.elapsed() < secs {
                 let at = Instant::now();
-                let events = (0..batch).map(|n| event("bench.park", format!("{stamp}-{caller}-{count}-{n}"))).collect();
+                let events = (0..batch)
+                    .map(|n| event("bench.park", format!("{stamp}-{caller}-{count}-{n}")))
+                    .collect();
                 publish(&mut client, events).await?;
                 count += 1;
                 figures.record(at.elapsed());
@@ -100,7 +110,8 @@ pub(crate) async fn park(channel: Channel, runs: usize) -> anyhow::Result<Value>
         .map(|request| {
             let mut client = EventServiceClient::new(channel.clone());
             let first = request * PARK_BATCH;
-            let events = (first..runs.min(first + PARK_BATCH)).map(|n| event("bench.park", format!("park-{n}")));
+            let events =
+                (first..runs.min(first + PARK_BATCH)).map(|n| event("bench.park", format!("park-{n}")));
             let events: Vec<CloudEvent> = events.collect();
             async move { publish(&mut client, events).await }
         })
@@ -109,4 +120,21 @@ pub(crate) async fn park(channel: Channel, runs: usize) -> anyhow::Result<Value>
         .await?;
     let secs = begin.elapsed().as_secs_f64();
     Ok(json!({ "runs": runs, "secs": secs, "per_s": runs as f64 / secs }))
+}
+
+/// Waits until so many runs are live, and nothing is queued.
+pub(crate) async fn ready(channel: Channel, runs: u64) -> anyhow::Result<Value> {
+    let begin = Instant::now();
+    let mut client = kapell_proto::v1::admin_service_client::AdminServiceClient::new(channel);
+    while begin.elapsed() < READY_WITHIN {
+        if let Ok(answer) = client.status(StatusRequest {}).await {
+            let shards = answer.into_inner().shards;
+            let live: u64 = shards.iter().map(|shard| shard.live_runs).sum();
+            if live >= runs {
+                return Ok(json!({ "live": live, "secs": begin.elapsed().as_secs_f64() }));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bail!("{runs} runs were not live within {READY_WITHIN:?}")
 }

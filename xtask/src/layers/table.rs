@@ -26,7 +26,7 @@ pub(super) enum Layer {
 pub(super) enum Place {
     /// In the product.
     In(Layer),
-    /// Whole-system tests: may name anything.
+    /// Whole-system tests and measurements: may name anything.
     Tests,
     /// Definitions and services to try Kapell with.
     Examples,
@@ -76,7 +76,7 @@ impl Place {
     /// `None` for a crate that nobody gave a layer.
     pub(super) fn of(member: &Crate) -> Option<Self> {
         match member.folder.split('/').next() {
-            Some("tests") => return Some(Place::Tests),
+            Some("tests" | "benches") => return Some(Place::Tests),
             Some("examples") => return Some(Place::Examples),
             Some("xtask") => return Some(Place::Xtask),
             Some(_) | None => {}

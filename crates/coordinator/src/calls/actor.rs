@@ -67,7 +67,7 @@ impl Running {
         let now = Instant::now();
         let in_force = self.args.definitions.in_force();
         match message {
-            CallMessage::Make(order) => self.state.make(order, &in_force),
+            CallMessage::Make(order) => self.state.make(now, order, &in_force),
             CallMessage::FindOut(order) => self.state.find_out(now, order, &in_force),
             CallMessage::Over((run, unit, no, attempt)) => {
                 self.state.over(CallKey { run, unit, no, attempt })

@@ -117,13 +117,18 @@ impl CallState {
         }
     }
 
-    pub(super) fn make(&mut self, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
+    pub(super) fn make(&mut self, now: Instant, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
         let (unit, call) = order.work;
         let key = CallKey { run: order.run, unit, no: call.no, attempt: call.attempt };
         if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make) {
             return;
         }
-        let waits = order.origin == Origin::Recovered && self.adoption_ends.is_some();
+        // What was found in the journal may have been made already, however late it was found: a long recovery must
+        // not shorten the time in which connectors come back with what they hold.
+        let waits = order.origin == Origin::Recovered;
+        if waits {
+            self.adoption_ends = Some(now + self.lease);
+        }
         let place = if waits { Place::Limbo } else { Place::Queued };
         self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place });
         if !waits {

@@ -1,0 +1,205 @@
+//! The client: publishes every event until it is accepted, answers every question, and looks at the end.
+//!
+//! Owns: what was promised to it. Never: touches a part of Kapell but through its API.
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use kapell_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use kapell_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
+use kapell_proto::cloudevents::CloudEvent;
+use kapell_proto::v1;
+use kapell_proto::v1::admin_service_client::AdminServiceClient;
+use kapell_proto::v1::approval_service_client::ApprovalServiceClient;
+use kapell_proto::v1::event_service_client::EventServiceClient;
+use kapell_proto::v1::resource_service_client::ResourceServiceClient;
+use kapell_proto::v1::run_service_client::RunServiceClient;
+use kapell_runtime::{Runtime, channel};
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+
+use crate::company::{DEFINITIONS, Happening};
+use crate::hosts::COORDINATOR;
+use crate::world::World;
+
+/// A request that takes longer is given up and asked again.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// One life of the client.
+pub(crate) struct Client {
+    pub(crate) world: World,
+    pub(crate) runtime: Runtime,
+    pub(crate) happenings: Arc<Vec<Happening>>,
+}
+
+impl Client {
+    /// Until the host ends.
+    pub(crate) async fn run(self) {
+        self.insist("apply", || self.apply()).await;
+        tokio::join!(self.publish_all(), self.answer(), self.look());
+    }
+
+    /// Does something until it succeeds.
+    async fn insist<F: Future<Output = anyhow::Result<()>>>(&self, what: &str, attempt: impl Fn() -> F) {
+        loop {
+            let failed = match timeout(PATIENCE, attempt()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            self.world.log("client", &format!("{what}: {failed}"));
+            sleep(Duration::from_millis(100 + self.runtime.entropy.below(200))).await;
+        }
+    }
+
+    async fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
+    }
+
+    async fn apply(&self) -> anyhow::Result<()> {
+        let files = vec![v1::SourceFile { name: "company.yaml".to_owned(), text: DEFINITIONS.to_owned() }];
+        let request = v1::ApplyRequest { files, dry_run: false };
+        let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
+        ensure!(answer.errors.is_empty(), "the definitions do not hold together: {:?}", answer.errors);
+        Ok(())
+    }
+
+    async fn publish_all(&self) {
+        for happening in self.happenings.iter() {
+            if self.world.lock().accepted.contains_key(&happening.id) {
+                continue;
+            }
+            sleep(Duration::from_millis(happening.after_ms)).await;
+            self.insist("publish", || self.publish(happening)).await;
+            if self.runtime.entropy.below(4) == 0 {
+                // A sender that did not hear the answer sends it again: the same runs must come of it.
+                self.insist("publish again", || self.publish(happening)).await;
+            }
+        }
+    }
+
+    async fn publish(&self, happening: &Happening) -> anyhow::Result<()> {
+        let json = CloudEventAttributeValue { attr: Some(Attr::CeString("application/json".to_owned())) };
+        let event = CloudEvent {
+            id: happening.id.clone(),
+            source: "/simulation".to_owned(),
+            spec_version: "1.0".to_owned(),
+            r#type: format!("sim.{}", happening.kind),
+            data: Some(Data::TextData(happening.data.to_string())),
+            attributes: [("datacontenttype".to_owned(), json)].into(),
+        };
+        let request = v1::PublishRequest { namespace: String::new(), events: vec![event] };
+        let answer = EventServiceClient::new(self.channel().await?).publish(request).await?.into_inner();
+        let result = answer.results.into_iter().next().context("no result")?;
+        if let Some(refusal) = result.refusal {
+            bail!("refused: {} {}", refusal.code, refusal.message);
+        }
+        let runs: Vec<String> = result.runs.into_iter().map(|run| run.run).collect();
+        let mut world = self.world.lock();
+        world.log("client", &format!("{} is accepted as {runs:?}", happening.id));
+        match world.accepted.get(&happening.id) {
+            Some(before) if *before != runs => {
+                let text = format!("event {} started {before:?} first and {runs:?} later", happening.id);
+                world.broken.push(text);
+            }
+            Some(_) => {}
+            None if runs.len() == 1 => drop(world.accepted.insert(happening.id.clone(), runs)),
+            None => world.broken.push(format!("event {} started {runs:?}, not one run", happening.id)),
+        }
+        Ok(())
+    }
+
+    /// Says yes to whatever is asked, and the truth about calls that nobody could find out about.
+    async fn answer(&self) {
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            if let Ok(Err(error)) = timeout(PATIENCE, self.answer_once()).await {
+                self.world.log("client", &format!("approvals: {error:#}"));
+            }
+        }
+    }
+
+    async fn answer_once(&self) -> anyhow::Result<()> {
+        let mut client = ApprovalServiceClient::new(self.channel().await?);
+        for open in client.list(v1::ListApprovalsRequest::default()).await?.into_inner().approvals {
+            self.world.log("client", &format!("is asked {} {} {}", open.kind, open.step, open.ask));
+            let request = v1::DecideApprovalRequest {
+                id: open.id.clone(),
+                approved: true,
+                by: "ada".to_owned(),
+                reason: "it looks right".to_owned(),
+                result: String::new(),
+            };
+            if let Err(status) = client.decide(request).await {
+                self.world.log("client", &format!("decide {}: {}", open.id, status.message()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether everything has ended.
+    async fn look(&self) {
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            let seen = timeout(PATIENCE, self.look_once()).await;
+            let mut world = self.world.lock();
+            match seen {
+                Ok(Ok(())) => world.all_well = true,
+                Ok(Err(error)) => (world.all_well, world.not_yet) = (false, format!("{error:#}")),
+                Err(_) => (world.all_well, world.not_yet) = (false, "no answer in time".to_owned()),
+            }
+        }
+    }
+
+    async fn look_once(&self) -> anyhow::Result<()> {
+        let channel = self.channel().await?;
+        let mut runs = RunServiceClient::new(channel.clone());
+        let (mut accepted, mut live, count) = (Vec::new(), Vec::new(), self.happenings.len());
+        for (_, started) in self.world.lock().accepted.iter() {
+            accepted.extend(started.iter().cloned());
+        }
+        for run in &accepted {
+            if self.world.lock().ended.contains_key(run) {
+                continue;
+            }
+            let seen = runs.get(v1::GetRunRequest { run: run.clone() }).await?.into_inner();
+            if !self.note(&seen) {
+                live.push(format!("{} of {} waits for {:?}", seen.id, seen.workflow, seen.waiting_for));
+            }
+        }
+        ensure!(accepted.len() == count, "{} of {count} events are accepted", accepted.len());
+        let mut admin = AdminServiceClient::new(channel);
+        if !live.is_empty() && self.world.lock().healed {
+            let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
+            bail!("runs have not ended: {live:?}; the doctor finds {:?}", doctor.findings);
+        }
+        ensure!(live.is_empty(), "{} runs have not ended", live.len());
+        let status = admin.status(v1::StatusRequest {}).await?.into_inner();
+        let live: u64 = status.shards.iter().map(|shard| shard.live_runs).sum();
+        ensure!(live == 0, "the shards say that {live} runs are live");
+        let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
+        ensure!(doctor.findings.is_empty(), "the doctor finds {:?}", doctor.findings);
+        Ok(())
+    }
+
+    /// Whether the run is over.
+    fn note(&self, run: &v1::Run) -> bool {
+        let over = match run.state() {
+            v1::RunState::Completed => None,
+            v1::RunState::Failed | v1::RunState::Canceled => Some(format!("{:?}", run.error)),
+            v1::RunState::Unspecified
+            | v1::RunState::Queued
+            | v1::RunState::Running
+            | v1::RunState::Waiting
+            | v1::RunState::Paused
+            | v1::RunState::WindingUp => return false,
+        };
+        let mut world = self.world.lock();
+        world.log("client", &format!("run {} of {} is {:?}", run.id, run.workflow, run.state()));
+        world.ended.insert(run.id.clone(), format!("{:?}", run.state()));
+        if let Some(error) = over {
+            world.broken.push(format!("run {} of {} did not complete: {error}", run.id, run.workflow));
+        }
+        true
+    }
+}

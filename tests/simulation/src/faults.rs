@@ -1,0 +1,224 @@
+//! What goes wrong, and when, from the seed.
+//!
+//! Owns: crashes, partitions, the disk's faults, and healing everything in the end. Never: looks inside a host.
+use std::collections::BTreeSet;
+
+use kapell_journal_local::fault::{Crash, Fault};
+use kapell_runtime::{Entropy as _, SeededEntropy};
+use turmoil::Sim;
+
+use crate::hosts::{HOSTS, Site};
+
+/// What kind of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// None.
+    Calm,
+    /// Anything, at any moment.
+    Storm,
+    /// The power of the coordinator goes at this operation of its disk, once.
+    PowerAt(u64),
+}
+
+/// Virtual time in which things go wrong.
+const STORM_MS: u64 = 12_000;
+
+/// See the module.
+pub(crate) struct Faults {
+    dice: SeededEntropy,
+    site: Site,
+    plan: Plan,
+    next_ms: u64,
+    /// What ends when.
+    pending: BTreeSet<(u64, u64, End)>,
+    count: u64,
+    healed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// The process starts again; for `power`, its links are repaired.
+    Bounce(&'static str),
+    Repair(&'static str),
+    Release(&'static str),
+    /// The coordinator's process is ended, so that it starts anew.
+    Restart,
+    /// There is room on the disk again.
+    Room,
+}
+
+impl Faults {
+    pub(crate) fn new(seed: u64, plan: Plan, site: Site) -> Faults {
+        let dice = SeededEntropy::new(seed ^ 0xfa17);
+        if let Plan::PowerAt(operation) = plan {
+            site.disk.crash_at(operation);
+        }
+        let next_ms = 500 + dice.below(1_000);
+        Faults { dice, site, plan, next_ms, pending: BTreeSet::new(), count: 0, healed: false }
+    }
+
+    /// Nothing goes wrong any more and everything was repaired.
+    pub(crate) fn is_healed(&self) -> bool {
+        self.healed
+    }
+
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
+        self.end_due(sim, now_ms);
+        self.revive(sim, now_ms);
+        match self.plan {
+            Plan::Storm if now_ms < STORM_MS => {
+                if now_ms >= self.next_ms {
+                    self.next_ms = now_ms + 100 + self.dice.below(1_500);
+                    self.begin(sim, now_ms);
+                }
+            }
+            Plan::Calm | Plan::Storm | Plan::PowerAt(_) => self.heal(),
+        }
+    }
+
+    fn heal(&mut self) {
+        if self.healed || !self.pending.is_empty() {
+            return;
+        }
+        self.healed = true;
+        let mut world = self.site.world.lock();
+        world.healed = true;
+        world.log("sim", "all is healed");
+    }
+
+    fn log(&self, what: &str) {
+        self.site.world.log("sim", what);
+    }
+
+    fn later(&mut self, at: u64, end: End) {
+        self.count += 1;
+        self.pending.insert((at, self.count, end));
+    }
+
+    fn is_pending(&self, host: &str) -> bool {
+        self.pending.iter().any(|(_, _, end)| match end {
+            End::Bounce(other) | End::Repair(other) | End::Release(other) => *other == host,
+            End::Restart | End::Room => host == "coord",
+        })
+    }
+
+    fn begin(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
+        let host = HOSTS[self.dice.below(HOSTS.len() as u64) as usize];
+        if self.is_pending(host) {
+            return;
+        }
+        let until = now_ms + 50 + self.dice.below(2_500);
+        match self.dice.below(if host == "coord" { 7 } else { 5 }) {
+            0 => {
+                self.log(&format!("{host} is killed"));
+                self.crash(sim, host);
+                self.later(until, End::Bounce(host));
+            }
+            1 => {
+                self.log(&format!("{host} loses power"));
+                self.part(sim, host);
+                self.crash(sim, host);
+                self.later(until, End::Bounce(host));
+            }
+            2 => {
+                self.log(&format!("{host} is cut off"));
+                self.part(sim, host);
+                self.later(until + 4_000, End::Repair(host));
+            }
+            3 => {
+                self.log(&format!("{host} is cut off in one direction"));
+                for other in others(host) {
+                    if self.dice.below(2) == 0 {
+                        sim.partition_oneway(host, other);
+                    } else {
+                        sim.partition_oneway(other, host);
+                    }
+                }
+                self.later(until + 2_000, End::Repair(host));
+            }
+            4 => {
+                self.log(&format!("messages to and from {host} are held"));
+                others(host).for_each(|other| sim.hold(host, other));
+                self.later(until, End::Release(host));
+            }
+            5 => {
+                let at = self.site.disk.operations() + 1 + self.dice.below(30);
+                self.log(&format!("the disk will lose power at operation {at}"));
+                self.site.disk.crash_at(at);
+            }
+            _disk => self.disk_fault(until),
+        }
+    }
+
+    fn disk_fault(&mut self, until: u64) {
+        let bytes = self.dice.below(600) as usize;
+        let faults = [Fault::WriteError, Fault::NoSpace, Fault::SyncError, Fault::ShortWrite { bytes }];
+        let fault = faults[self.dice.below(4) as usize];
+        self.log(&format!("the disk will fail once: {fault:?}"));
+        self.site.disk.inject(fault);
+        self.later(until, End::Room);
+        self.later(until + 500, End::Restart);
+    }
+
+    fn part(&self, sim: &Sim<'_>, host: &str) {
+        others(host).for_each(|other| sim.partition(host, other));
+    }
+
+    /// Ends a process; for the coordinator, power goes too half of the time.
+    fn crash(&self, sim: &mut Sim<'_>, host: &str) {
+        sim.crash(host);
+        if host == "coord" {
+            let how = match self.dice.below(4) {
+                0 => Crash::LoseUnsynced,
+                1 => Crash::KeepUnsynced,
+                _random => Crash::Random { seed: self.dice.below(u64::MAX) },
+            };
+            self.site.disk.crash(how);
+        }
+    }
+
+    fn end_due(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
+        while let Some((at, no, end)) = self.pending.first().copied()
+            && at <= now_ms
+        {
+            self.pending.remove(&(at, no, end));
+            self.log(&format!("{end:?}"));
+            match end {
+                End::Bounce(host) => {
+                    others(host).for_each(|other| sim.repair(host, other));
+                    self.start(sim, host);
+                }
+                End::Repair(host) => others(host).for_each(|other| sim.repair(host, other)),
+                End::Release(host) => others(host).for_each(|other| sim.release(host, other)),
+                End::Restart => {
+                    self.crash(sim, "coord");
+                    self.start(sim, "coord");
+                }
+                End::Room => {}
+            }
+        }
+    }
+
+    fn start(&self, sim: &mut Sim<'_>, host: &str) {
+        if host == "coord" {
+            self.site.world.lock().coordinator_down = None;
+        }
+        sim.bounce(host);
+    }
+
+    /// A coordinator that died by itself, or whose disk has no power, is started again after a while.
+    fn revive(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
+        let down = self.site.world.lock().coordinator_down.is_some() || self.site.disk.is_crashed();
+        let comes = self.pending.iter().any(|(_, _, end)| matches!(end, End::Bounce("coord")));
+        if down && !comes {
+            self.log("coord is ended");
+            self.crash(sim, "coord");
+            let after = 50 + self.dice.below(1_000);
+            self.later(now_ms + after, End::Bounce("coord"));
+        }
+    }
+}
+
+fn others(host: &str) -> impl Iterator<Item = &'static str> {
+    HOSTS.into_iter().filter(move |other| *other != host)
+}

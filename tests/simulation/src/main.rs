@@ -1,0 +1,99 @@
+//! The real coordinator, workers and connector together in one thread, under virtual time, from a seed, with faults.
+//!
+//! Owns: one simulation a process: tokio's and ractor's task ids are the process's, and what they order must not
+//! depend on an earlier simulation. Never: uses a real clock, network, disk or random number.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks through its streams")]
+
+mod bank;
+mod client;
+mod company;
+mod faults;
+mod hosts;
+mod interpose;
+mod seams;
+mod simulate;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use company::Scenario;
+use faults::Plan;
+use simulate::{Spoil, Verdict, Wanted, simulate};
+
+/// Simulate one seed
+#[derive(Parser)]
+#[command(name = "simulation")]
+struct Args {
+    /// The seed
+    #[arg(long)]
+    seed: u64,
+    /// Let nothing go wrong
+    #[arg(long)]
+    calm: bool,
+    /// One event of each kind, and the coordinator's power goes at this operation of its disk (0: never)
+    #[arg(long, value_name = "OPERATION")]
+    power_at: Option<u64>,
+    /// The business system posts the first entry twice: the judge must find it
+    #[arg(long)]
+    post_twice: bool,
+    /// Print what happened
+    #[arg(long)]
+    show: bool,
+}
+
+/// Deep futures of debug builds.
+const STACK_BYTES: usize = 64 << 20;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
+    match run(&args) {
+        Ok(verdict) => report(&args, &verdict),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<Verdict> {
+    let (scenario, plan) = match args.power_at {
+        Some(0) => (Scenario::Short, Plan::Calm),
+        Some(operation) => (Scenario::Short, Plan::PowerAt(operation)),
+        None if args.calm => (Scenario::Whole, Plan::Calm),
+        None => (Scenario::Whole, Plan::Storm),
+    };
+    let wanted = Wanted { seed: args.seed, scenario, plan, spoil: args.post_twice.then_some(Spoil::PostTwice) };
+    // A thread of its own: its hash maps' keys and generators begin with the seed, and its stack is large.
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || simulate(wanted));
+    match thread.context("no thread")?.join() {
+        Ok(verdict) => verdict,
+        Err(_) => anyhow::bail!("the simulation panicked"),
+    }
+}
+
+fn report(args: &Args, verdict: &Verdict) -> ExitCode {
+    let world = verdict.world.lock();
+    if args.show {
+        world.log.iter().for_each(|line| println!("{line}"));
+    }
+    for broken in &world.broken {
+        println!("broken: {broken}");
+    }
+    println!(
+        "seed {} digest {:016x} lines {} virtual_ms {} operations {} broken {}",
+        args.seed,
+        world.digest(),
+        world.log.len(),
+        verdict.elapsed_ms,
+        verdict.operations,
+        world.broken.len(),
+    );
+    if world.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}

@@ -1,0 +1,156 @@
+//! One simulation: builds the hosts, steps them, lets things go wrong, heals, and judges.
+//!
+//! Owns: the clock and the end. Never: knows what the hosts do.
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use kapell_journal_local::fault::FaultDisk;
+use kapell_ledger_sqlite::SqliteLedger;
+use turmoil::Sim;
+
+use crate::company::{Scenario, happenings};
+use crate::faults::{Faults, Plan};
+use crate::hosts::{self, Site};
+use crate::interpose;
+use crate::world::World;
+
+/// What to simulate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) seed: u64,
+    pub(crate) scenario: Scenario,
+    pub(crate) plan: Plan,
+    pub(crate) spoil: Option<Spoil>,
+}
+
+/// What is spoilt on purpose, to see that the judge notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoil {
+    /// The first entry is posted twice.
+    PostTwice,
+}
+
+/// How it went.
+pub(crate) struct Verdict {
+    pub(crate) world: World,
+    pub(crate) elapsed_ms: u64,
+    /// Operations of the coordinator's disk.
+    pub(crate) operations: u64,
+}
+
+/// Virtual time of one step.
+const TICK_MS: u64 = 2;
+/// After the last fault, all must be well within this virtual time.
+const QUIET_WITHIN_MS: u64 = 40_000;
+/// After all is well, nothing more may happen in this virtual time.
+const QUIET_FOR_MS: u64 = 2_000;
+
+/// Runs it in the calling thread, which must not have been used for anything else.
+pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
+    interpose::begin(wanted.seed);
+    let world = World::default();
+    world.lock().begin();
+    let site = Site {
+        seed: wanted.seed,
+        world: world.clone(),
+        disk: FaultDisk::new(),
+        ledger: Arc::new(SqliteLedger::in_memory()?),
+        happenings: Arc::new(happenings(wanted.seed, wanted.scenario)),
+    };
+    let mut sim = build(wanted.seed, &site);
+    let mut faults = Faults::new(wanted.seed, wanted.plan, site.clone());
+    if wanted.spoil == Some(Spoil::PostTwice) {
+        let twice = site.happenings.first().and_then(|first| first.postings.first());
+        twice.into_iter().for_each(|entry| world.lock().send(entry, 10));
+    }
+    let (mut now_ms, mut well_since) = (0, None);
+    let mut healed_ms = None;
+    loop {
+        interpose::set_now_ms(now_ms);
+        world.lock().arrive();
+        faults.step(&mut sim, now_ms);
+        if faults.is_healed() {
+            let healed = *healed_ms.get_or_insert(now_ms);
+            let well = world.lock().all_well;
+            well_since = well.then(|| well_since.unwrap_or(now_ms));
+            let quiet = well_since.is_some_and(|since| now_ms - since >= QUIET_FOR_MS);
+            if quiet || now_ms - healed > QUIET_WITHIN_MS {
+                break;
+            }
+        }
+        if let Err(error) = sim.step() {
+            world.lock().broken.push(format!("a host failed: {error}"));
+            break;
+        }
+        now_ms += TICK_MS;
+    }
+    judge(&site, well_since.is_some());
+    // The hosts end with the process: a shard's mailbox may hold what keeps it alive.
+    std::mem::forget(sim);
+    Ok(Verdict { world, elapsed_ms: now_ms, operations: site.disk.operations() })
+}
+
+fn build<'a>(seed: u64, site: &Site) -> Sim<'a> {
+    let mut builder = turmoil::Builder::new();
+    builder
+        .rng_seed(seed)
+        .epoch(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        .simulation_duration(Duration::from_secs(3_600))
+        .tick_duration(Duration::from_millis(TICK_MS))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(20))
+        .tcp_capacity(8_192)
+        .enable_random_order();
+    let mut sim = builder.build();
+    let life = |site: &Site| site.clone();
+    let at = life(site);
+    sim.host("coord", move || done(hosts::coordinator(at.clone())));
+    for name in ["w0", "w1"] {
+        let at = life(site);
+        sim.host(name, move || done(hosts::worker(at.clone(), name)));
+    }
+    let at = life(site);
+    sim.host("conn", move || done(hosts::connector(at.clone())));
+    let at = life(site);
+    sim.host("client", move || done(hosts::client(at.clone())));
+    sim
+}
+
+async fn done(life: impl Future<Output = ()>) -> turmoil::Result {
+    life.await;
+    Ok(())
+}
+
+/// Holds the promises against what happened.
+fn judge(site: &Site, is_well: bool) {
+    let mut world = site.world.lock();
+    if !is_well {
+        let text = format!("not all was well within {QUIET_WITHIN_MS} ms: {}", world.not_yet);
+        world.broken.push(text);
+    }
+    let expected = site.happenings.iter().flat_map(|happening| happening.postings.iter());
+    for entry in expected {
+        let times = world.postings.remove(entry).unwrap_or_default();
+        match times.len() {
+            1 => {}
+            0 => world.broken.push(format!("{entry} was never posted")),
+            _ => world.broken.push(format!("{entry} was posted at {times:?} ms")),
+        }
+    }
+    for (entry, _) in std::mem::take(&mut world.postings) {
+        world.broken.push(format!("{entry} was posted, and nobody wanted it"));
+    }
+    in_order(site, &mut world);
+}
+
+/// Runs of one key in the order in which their events were accepted.
+fn in_order(site: &Site, world: &mut crate::world::State) {
+    for key in ["k0", "k1"] {
+        let lines = site.happenings.iter().filter(|one| one.kind == "line" && one.data["key"] == key);
+        let wanted: Vec<String> = lines.flat_map(|one| one.postings.clone()).collect();
+        let posted: Vec<String> = world.posted.iter().filter(|entry| wanted.contains(entry)).cloned().collect();
+        if wanted != posted {
+            world.broken.push(format!("key {key}: {posted:?} was the order, not {wanted:?}"));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What outlives every host: the log, the business system, what the client was promised.
+//!
+//! Owns: the state that no crash touches and the digest over all that happened. Never: decides what goes wrong.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::interpose;
+
+/// Shared by all hosts; they are on one thread.
+#[derive(Clone, Default)]
+pub(crate) struct World(Arc<Mutex<State>>);
+
+/// See [`World`].
+#[derive(Default)]
+pub(crate) struct State {
+    /// What happened, in order.
+    pub(crate) log: Vec<String>,
+    digest: u64,
+    began_ms: u64,
+    /// When each entry was posted, by its name. More than once is what must not happen.
+    pub(crate) postings: BTreeMap<String, Vec<u64>>,
+    /// The order in which entries were posted.
+    pub(crate) posted: Vec<String>,
+    /// Requests that are on their way into the business system, by when they take effect.
+    pub(crate) under_way: BTreeSet<(u64, u64, String)>,
+    requests: u64,
+    /// Runs of each event that was accepted.
+    pub(crate) accepted: BTreeMap<String, Vec<String>>,
+    /// How each run ended, as far as the client knows.
+    pub(crate) ended: BTreeMap<String, String>,
+    /// What the promises say is broken.
+    pub(crate) broken: Vec<String>,
+    /// Set when the client has seen everything end and the doctor found nothing.
+    pub(crate) all_well: bool,
+    /// What the client last saw that is not well yet.
+    pub(crate) not_yet: String,
+    /// The coordinator's process ended, or could not start.
+    pub(crate) coordinator_down: Option<String>,
+    /// No more faults: lost answers neither.
+    pub(crate) healed: bool,
+    /// Counts the starts of hosts.
+    pub(crate) boots: u64,
+}
+
+impl World {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what happened.
+    pub(crate) fn log(&self, host: &str, what: &str) {
+        self.lock().log(host, what);
+    }
+}
+
+impl State {
+    /// Time zero is now.
+    pub(crate) fn begin(&mut self) {
+        self.began_ms = interpose::now_ms();
+        self.digest = 0xcbf2_9ce4_8422_2325;
+    }
+
+    /// Virtual time since the start, in milliseconds.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        interpose::now_ms() - self.began_ms
+    }
+
+    pub(crate) fn log(&mut self, host: &str, what: &str) {
+        let line = format!("{:>8} ms {host:<5} {what}", self.elapsed_ms());
+        self.fold(line.as_bytes());
+        self.log.push(line);
+    }
+
+    /// Takes bytes into the digest without a line of their own.
+    pub(crate) fn fold(&mut self, bytes: &[u8]) {
+        // FNV-1a.
+        for byte in bytes {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// A request leaves for the business system and takes effect there later, whatever becomes of who sent it.
+    pub(crate) fn send(&mut self, entry: &str, arrives_in_ms: u64) {
+        self.requests += 1;
+        let at = interpose::now_ms() + arrives_in_ms;
+        self.under_way.insert((at, self.requests, entry.to_owned()));
+    }
+
+    /// What has arrived takes effect.
+    pub(crate) fn arrive(&mut self) {
+        while let Some((at, _, _)) = self.under_way.first()
+            && *at <= interpose::now_ms()
+        {
+            let Some((_, _, entry)) = self.under_way.pop_first() else { return };
+            self.log("bank", &format!("posts {entry}"));
+            let at = self.elapsed_ms();
+            self.postings.entry(entry.clone()).or_default().push(at);
+            self.posted.push(entry);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Measured values and how they compare.
+//!
+//! Owns: which direction is better, the ratio, and what must be zero. Never: measures.
+
+use serde_json::Value;
+
+use crate::report::{Rows, Verdict};
+
+/// What is wanted of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Better {
+    /// More of it.
+    Higher,
+    /// Less of it.
+    Lower,
+    /// None at all; anything else is a broken promise of ours.
+    Zero,
+}
+
+/// One measured value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figure {
+    pub(crate) workload: &'static str,
+    pub(crate) concurrency: u32,
+    /// With its unit at the end.
+    pub(crate) metric: &'static str,
+    pub(crate) better: Better,
+    pub(crate) value: f64,
+}
+
+/// Values of one run, ours beside theirs.
+#[derive(Default)]
+pub(crate) struct Figures {
+    ours: Vec<Figure>,
+    theirs: Vec<Figure>,
+}
+
+impl Figures {
+    pub(crate) fn add_ours(&mut self, figures: Vec<Figure>) {
+        self.ours.extend(figures);
+    }
+
+    pub(crate) fn add_theirs(&mut self, figures: Vec<Figure>) {
+        self.theirs.extend(figures);
+    }
+
+    /// One line a value of ours.
+    pub(crate) fn rows(&self) -> Rows {
+        let mut rows = Rows::new(["workload", "concurrency", "metric", "ratio", "kapell", "peer"]);
+        for ours in &self.ours {
+            let same = |theirs: &&Figure| {
+                (theirs.workload, theirs.concurrency, theirs.metric)
+                    == (ours.workload, ours.concurrency, ours.metric)
+            };
+            let theirs = self.theirs.iter().find(same);
+            rows.push([
+                ours.workload.into(),
+                ours.concurrency.into(),
+                ours.metric.into(),
+                theirs.and_then(|theirs| ratio(ours, theirs)).map_or(Value::Null, short),
+                short(ours.value),
+                theirs.map_or(Value::Null, |theirs| short(theirs.value)),
+            ]);
+        }
+        rows
+    }
+
+    /// Holds when nothing of ours that must be zero is more.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let broken = |figure: &&Figure| figure.better == Better::Zero && figure.value > 0.0;
+        Verdict::of(&self.ours.iter().filter(broken).collect::<Vec<_>>())
+    }
+}
+
+/// How many times better ours is.
+fn ratio(ours: &Figure, theirs: &Figure) -> Option<f64> {
+    let (more, less) = match ours.better {
+        Better::Higher => (ours.value, theirs.value),
+        Better::Lower => (theirs.value, ours.value),
+        Better::Zero => return None,
+    };
+    (less > 0.0).then(|| more / less)
+}
+
+/// Three digits are more than a noisy machine gives.
+fn short(value: f64) -> Value {
+    let scale = if value.abs() >= 100.0 { 1.0 } else { 100.0 };
+    Value::from((value * scale).round() / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(better: Better, value: f64) -> Figure {
+        Figure { workload: "w1", concurrency: 64, metric: "x", better, value }
+    }
+
+    #[test]
+    fn a_ratio_above_one_is_good_in_both_directions() {
+        assert_eq!(ratio(&figure(Better::Higher, 30.0), &figure(Better::Higher, 10.0)), Some(3.0));
+        assert_eq!(ratio(&figure(Better::Lower, 10.0), &figure(Better::Lower, 30.0)), Some(3.0));
+        assert_eq!(ratio(&figure(Better::Zero, 0.0), &figure(Better::Zero, 7.0)), None);
+        assert_eq!(ratio(&figure(Better::Higher, 1.0), &figure(Better::Higher, 0.0)), None);
+    }
+
+    #[test]
+    fn what_must_be_zero_breaks_the_run() {
+        let mut figures = Figures::default();
+        figures.add_ours(vec![figure(Better::Zero, 0.0)]);
+        figures.add_theirs(vec![figure(Better::Zero, 5.0)]);
+        assert_eq!(figures.verdict(), Verdict::Holds);
+        figures.add_ours(vec![figure(Better::Zero, 1.0)]);
+        assert_eq!(figures.verdict(), Verdict::Broken);
+    }
+}

@@ -1,0 +1,95 @@
+//! Processes under measurement, and what the system says about them.
+//!
+//! Owns: starting, killing and ending them, their folders and ports, their memory. Never: leaves one behind.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process;
+
+/// One process; ended when dropped.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts it in sight of nobody: what it says goes to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let shown = process::shown(command);
+        let log = File::options().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self(command.spawn().with_context(|| format!("cannot start `{shown}`"))?))
+    }
+
+    /// SIGKILL, and wait until it is gone.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Proportional share of memory, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0.id()))?;
+        let line = text.lines().find(|line| line.starts_with("Pss:")).context("no Pss in smaps_rollup")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("an empty Pss")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already, which is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// An empty folder for one workload, on the disk that Cargo builds to: never in memory.
+pub(crate) fn fresh_folder(target: &Path, name: &str) -> Result<PathBuf> {
+    let folder = target.join("bench").join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// One free port.
+pub(crate) fn free_address() -> Result<String> {
+    free_addresses(1)?.pop().context("one port was asked for")
+}
+
+/// Free ports below those that the system gives to outgoing connections: one of these could take a port while its
+/// owner is down.
+pub(crate) fn free_addresses(count: usize) -> Result<Vec<String>> {
+    // Two benchmarks at once begin their search at different places.
+    let first = 20_000 + std::process::id() % 5_000;
+    let all = (first..30_000).map(|port| format!("127.0.0.1:{port}"));
+    let free: Vec<String> = all.filter(|address| TcpListener::bind(address).is_ok()).take(count).collect();
+    if free.len() < count {
+        bail!("no free port below 30000");
+    }
+    Ok(free)
+}
+
+/// The one line of JSON that a load generator prints.
+pub(crate) fn answer(command: &mut Command) -> Result<Value> {
+    let text = process::output(command)?;
+    let line = text.lines().last().context("the load generator printed nothing")?;
+    serde_json::from_str(line).with_context(|| format!("the load generator printed {line}"))
+}
+
+/// A number of such a line.
+pub(crate) fn number(answer: &Value, field: &str) -> Result<f64> {
+    answer[field].as_f64().with_context(|| format!("no {field} in {answer}"))
+}
+
+/// Size in MiB.
+pub(crate) fn size_mib(file: &Path) -> Result<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "no file has 2^52 bytes")]
+    Ok(std::fs::metadata(file)?.len() as f64 / 1024.0 / 1024.0)
+}

@@ -1,0 +1,67 @@
+//! The crash matrix: kill -9 of every role at random moments, judged by the books of the business.
+//!
+//! Owns: building what takes part and starting it. Never: judges (`kapell-crash` does).
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::report::{Format, Verdict};
+use crate::workspace::{Profile, Workspace};
+
+/// Kill every role again and again under load and judge by the books of the business
+///
+/// Starts a coordinator, a worker and a connector, keeps orders in flight against a business system that does
+/// everything twice that it is told twice, and kills each role with SIGKILL at random moments. Holds when no accepted
+/// order is lost, done twice, stuck or failed, and `doctor` finds nothing. The seed decides who is killed when and is
+/// printed. Logs, and the stories of runs that went wrong, stay in target/crash.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kills of each role
+    #[arg(long, default_value_t = 100)]
+    kills: u32,
+    /// Repeat the kills of an earlier matrix
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Args {
+    /// A matrix small enough to run with the tests.
+    pub(crate) fn small() -> Self {
+        Self { kills: 3, seed: None }
+    }
+
+    pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
+        self.run_as(workspace, Profile::Release)
+    }
+
+    /// Takes the release build where there is one already: it is brought up to date in little time then.
+    pub(crate) fn run_as_built(&self, workspace: &Workspace) -> Result<Verdict> {
+        let built = workspace.program(Profile::Release, "kapell").exists();
+        self.run_as(workspace, if built { Profile::Release } else { Profile::Dev })
+    }
+
+    fn run_as(&self, workspace: &Workspace, profile: Profile) -> Result<Verdict> {
+        match workspace.build(profile, &["kapell", "kapell-crash", "kapell-company"])? {
+            Verdict::Holds => {}
+            Verdict::Broken => bail!("what takes part in the crash matrix does not build"),
+        }
+        let dir = workspace.target().join("crash");
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        let mut crash = Command::new(workspace.program(profile, "kapell-crash"));
+        crash.args(["--kills", &self.kills.to_string()]).arg("--dir").arg(&dir);
+        crash.arg("--kapell").arg(workspace.program(profile, "kapell"));
+        crash.arg("--company").arg(workspace.program(profile, "company"));
+        if let Some(seed) = self.seed {
+            crash.args(["--seed", &seed.to_string()]);
+        }
+        if workspace.format() == Format::JsonLines {
+            crash.arg("--json");
+        }
+        // Its lines are the answer already, so they stay on standard output in both forms.
+        process::watched(&mut crash, Format::Table)
+    }
+}
