@@ -121,9 +121,11 @@ async fn round(under: &Under, appenders: u16) -> Figures {
         let (stop, measuring) = (Arc::clone(&stop), Arc::clone(&measuring));
         jobs.push(tokio::spawn(appender(under.clone(), shard, stop, measuring)));
     }
+    // why: this is the warm-up
     tokio::time::sleep(WARM_UP).await;
     measuring.store(true, Ordering::Relaxed);
     let begun = Instant::now();
+    // why: this is the time that is measured
     tokio::time::sleep(MEASURED).await;
     let elapsed = begun.elapsed();
     stop.store(true, Ordering::Relaxed);

@@ -79,7 +79,8 @@ fn member_of(address: SocketAddr, name: &str) -> MemberSettings {
 
 async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> anyhow::Result<Coordinator> {
     let data = settings.data.display();
-    std::fs::create_dir_all(settings.journal_dir()).with_context(|| format!("the data folder {data} cannot be made"))?;
+    std::fs::create_dir_all(settings.journal_dir())
+        .with_context(|| format!("the data folder {data} cannot be made"))?;
     let disk = RealDisk::open(&settings.journal_dir())?;
     let shards = shards_of(&settings.shards_file(), settings.shards)?;
     let salt_seed = runtime.entropy.next_u128() as u64;

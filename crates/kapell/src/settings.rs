@@ -75,7 +75,12 @@ pub(crate) struct CoordinatorSettings {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MemberSettings {
     /// HOST:PORT of a coordinator; may be given several times.
-    #[arg(long = "coordinator", env = "KAPELL_COORDINATOR", default_value = "127.0.0.1:7700", value_delimiter = ',')]
+    #[arg(
+        long = "coordinator",
+        env = "KAPELL_COORDINATOR",
+        default_value = "127.0.0.1:7700",
+        value_delimiter = ','
+    )]
     pub(crate) coordinators: Vec<String>,
     /// Name, for people; a new process of the same name takes the place of the old one.
     #[arg(long, env = "KAPELL_NAME")]

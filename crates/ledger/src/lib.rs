@@ -232,7 +232,10 @@ pub trait Ledger: Send + Sync + 'static {
     fn run(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunRow>, LedgerError>>;
 
     /// Open questions with the run that each is about.
-    fn approvals(&self, query: ApprovalQuery) -> BoxFuture<'_, Result<Page<(RunRow, ApprovalRow)>, LedgerError>>;
+    fn approvals(
+        &self,
+        query: ApprovalQuery,
+    ) -> BoxFuture<'_, Result<Page<(RunRow, ApprovalRow)>, LedgerError>>;
 
     /// Forgets everything, to be built anew.
     fn reset(&self) -> BoxFuture<'_, Result<(), LedgerError>>;

@@ -60,7 +60,10 @@ impl Runtime {
         match self.blocking {
             Blocking::Inline => Ok(work()),
             Blocking::Threads => {
-                #[expect(clippy::disallowed_methods, reason = "this is the one place that others are sent to")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this is the one place that others are sent to"
+                )]
                 let handle = tokio::task::spawn_blocking(work);
                 handle.await.map_err(|_| NodeStopped)
             }

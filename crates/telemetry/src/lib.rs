@@ -71,7 +71,8 @@ impl Telemetry {
             LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
             LogFormat::Json => lines.json().boxed(),
         };
-        let provider = options.otlp.as_deref().map(|endpoint| provider(&options.service, endpoint)).transpose()?;
+        let provider =
+            options.otlp.as_deref().map(|endpoint| provider(&options.service, endpoint)).transpose()?;
         let spans = provider
             .as_ref()
             .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("kapell")));

@@ -2,7 +2,11 @@
 //!
 //! Owns: one simulation a process: tokio's and ractor's task ids are the process's, and what they order must not
 //! depend on an earlier simulation. Never: uses a real clock, network, disk or random number.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks through its streams")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool speaks through its streams"
+)]
 
 mod bank;
 mod client;
@@ -51,7 +55,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
     }
     match run(&args) {
         Ok(verdict) => report(&args, &verdict),
@@ -69,7 +77,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         None if args.calm => (Scenario::Whole, Plan::Calm),
         None => (Scenario::Whole, Plan::Storm),
     };
-    let wanted = Wanted { seed: args.seed, scenario, plan, spoil: args.post_twice.then_some(Spoil::PostTwice) };
+    let wanted =
+        Wanted { seed: args.seed, scenario, plan, spoil: args.post_twice.then_some(Spoil::PostTwice) };
     // A thread of its own: its hash maps' keys and generators begin with the seed, and its stack is large.
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || simulate(wanted));
     match thread.context("no thread")?.join() {

@@ -43,7 +43,9 @@ impl Net for SimNet {
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move { Ok(Box::new(SimListener(TcpListener::bind(address).await?)) as Box<dyn Listener>) })
+        Box::pin(
+            async move { Ok(Box::new(SimListener(TcpListener::bind(address).await?)) as Box<dyn Listener>) },
+        )
     }
 }
 

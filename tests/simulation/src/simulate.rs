@@ -148,7 +148,8 @@ fn in_order(site: &Site, world: &mut crate::world::State) {
     for key in ["k0", "k1"] {
         let lines = site.happenings.iter().filter(|one| one.kind == "line" && one.data["key"] == key);
         let wanted: Vec<String> = lines.flat_map(|one| one.postings.clone()).collect();
-        let posted: Vec<String> = world.posted.iter().filter(|entry| wanted.contains(entry)).cloned().collect();
+        let posted: Vec<String> =
+            world.posted.iter().filter(|entry| wanted.contains(entry)).cloned().collect();
         if wanted != posted {
             world.broken.push(format!("key {key}: {posted:?} was the order, not {wanted:?}"));
         }

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Seeds that once showed a bug, and which: they are replayed first, for ever. By hand:
 /// `cargo run -p kapell-tests-simulation -- ARGUMENTS --show`.
 const PAST_BUGS: &[(&[&str], &str)] = &[
-    (&["--seed", "4"], "a revision applied between a worker's welcome and its subscription never reached the worker"),
+    (
+        &["--seed", "4"],
+        "a revision applied between a worker's welcome and its subscription never reached the worker",
+    ),
     (&["--seed", "11"], "a write whose answer was lost was never found out, and its run never ended"),
     (&["--seed", "24"], "two runs waited for ever for a reconciling read that nobody held any more"),
 ];
@@ -32,7 +35,8 @@ fn failure_of(arguments: &[String]) -> Option<String> {
         return Some(format!("{replay}\n{out}{err}"));
     }
     (first.stdout != second.stdout).then(|| {
-        let (first, second) = (String::from_utf8_lossy(&first.stdout), String::from_utf8_lossy(&second.stdout));
+        let (first, second) =
+            (String::from_utf8_lossy(&first.stdout), String::from_utf8_lossy(&second.stdout));
         format!("{replay}\nnot twice the same:\n{first}{second}")
     })
 }
@@ -67,7 +71,9 @@ fn past_bugs_stay_fixed() {
 /// A quarter of all seeds: four tests stay well within the time that one test may take on a busy machine.
 fn quarter(no: u64) {
     let first = no * SEEDS / 4 + 1;
-    all_hold(&(first..first + SEEDS / 4).map(|seed| words(&["--seed", &seed.to_string()])).collect::<Vec<_>>());
+    all_hold(
+        &(first..first + SEEDS / 4).map(|seed| words(&["--seed", &seed.to_string()])).collect::<Vec<_>>(),
+    );
 }
 
 #[test]

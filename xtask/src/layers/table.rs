@@ -60,6 +60,7 @@ pub(super) type Exception = (&'static str, &'static str, &'static str);
 pub(super) const SIDEWAYS: &[Exception] = &[
     ("kapell-kernel", "kapell-model", "the kernel decides over definitions"),
     ("kapell-wire", "kapell-proto", "wire converts what proto generates"),
+    ("kapell-connector", "kapell-company", "its tests talk to the systems of a small company"),
     ("kapell", "kapell-company", "`kapell demo` brings the systems of a small company along"),
 ];
 

@@ -75,7 +75,7 @@ impl Running {
         let in_force = self.args.definitions.in_force();
         match message {
             DispatchMessage::Submit { tasks, canceled } => {
-                tasks.into_iter().for_each(|task| self.state.submit(task, &in_force));
+                tasks.into_iter().for_each(|task| self.state.submit(now, task, &in_force));
                 for (run, unit, attempt) in canceled {
                     self.state.cancel(TaskKey { run, unit, attempt });
                 }

@@ -85,7 +85,7 @@ impl DispatchState {
         }
     }
 
-    pub(super) fn submit(&mut self, order: WorkOrder<Dispatch>, in_force: &InForce) {
+    pub(super) fn submit(&mut self, now: Instant, order: WorkOrder<Dispatch>, in_force: &InForce) {
         let key = TaskKey { run: order.run, unit: order.work.unit, attempt: order.work.attempt };
         if self.tasks.contains_key(&key) {
             // The shard was reloaded and drives its orders again; this one is being driven.
@@ -93,8 +93,10 @@ impl DispatchState {
         }
         let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo };
         self.tasks.insert(key, task);
-        if order.origin == Origin::New || self.adoption_ends.is_none() {
-            self.enqueue(key, in_force);
+        match order.origin {
+            Origin::New => self.enqueue(key, in_force),
+            // However long recovery took, workers have a whole lease to come back with it.
+            Origin::Recovered => self.adoption_ends = Some(now + self.lease),
         }
     }
 

@@ -107,5 +107,6 @@ pub(crate) fn free_address() -> String {
     reason = "the test waits for another process and has no runtime of its own"
 )]
 pub(crate) fn pause(time: Duration) {
+    // why: another process is polled, and it cannot tell when it is ready
     std::thread::sleep(time);
 }

@@ -78,6 +78,7 @@ fn question(kind: QuestionKind) -> Question {
 }
 
 /// Entries, each under the name of its golden file: the kind, and a word where a kind has several shapes.
+// table: one value for each kind, as its golden file holds it
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn entries() -> Vec<(String, Entry)> {
     let (a, b) = (Attempt(2), CallNo(5));
@@ -244,6 +245,7 @@ fn calls() -> Vec<Call> {
 }
 
 /// Images with every status and state in them.
+// table: one value for each kind, as its golden file holds it
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn images() -> Vec<(&'static str, Image)> {
     let at = Timestamp(1_700_000_111_000);

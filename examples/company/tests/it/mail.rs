@@ -221,6 +221,7 @@ async fn one_session_too_many_is_sent_away() {
         }
         tries += 1;
         assert!(tries < 50, "the place is never free again");
+        // why: the place is freed by a task of the server, which tells nobody
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -87,6 +87,7 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
         if holds() {
             return;
         }
+        // why: another process is polled, and it cannot tell when it is ready
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("never happened: {what}");

@@ -178,6 +178,7 @@ async fn a_request_under_way_when_the_company_stops_writes_nothing_later() {
     let site = Site::open_with(CompanyOptions { faults, ..CompanyOptions::default() }).await;
     let request = site.reprice_north("LMP-1001", "21.50");
     let stop_and_start = async {
+        // why: the request must be under way when the shop stops
         tokio::time::sleep(Duration::from_millis(200)).await;
         site.reopen().await
     };
