@@ -26,6 +26,7 @@ const TRANSIT_MS: u64 = 200;
 
 impl Bank {
     async fn pause(&self, below_ms: u64) {
+        // why: virtual time, and its passing is part of what is simulated
         sleep(Duration::from_millis(self.dice.below(below_ms))).await;
     }
 
@@ -50,6 +51,7 @@ impl Bank {
         }
         let transit = self.dice.below(TRANSIT_MS);
         self.world.lock().send(&entry, transit);
+        // why: virtual time, and its passing is part of what is simulated
         sleep(Duration::from_millis(transit + 2)).await;
         self.pause(100).await;
         if self.is_lost() {

@@ -48,6 +48,7 @@ impl Client {
                 Err(_) => "no answer in time".to_owned(),
             };
             self.world.log("client", &format!("{what}: {failed}"));
+            // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(100 + self.runtime.entropy.below(200))).await;
         }
     }
@@ -69,6 +70,7 @@ impl Client {
             if self.world.lock().accepted.contains_key(&happening.id) {
                 continue;
             }
+            // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(happening.after_ms)).await;
             self.insist("publish", || self.publish(happening)).await;
             if self.runtime.entropy.below(4) == 0 {
@@ -112,6 +114,7 @@ impl Client {
     /// Says yes to whatever is asked, and the truth about calls that nobody could find out about.
     async fn answer(&self) {
         loop {
+            // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(300)).await;
             if let Ok(Err(error)) = timeout(PATIENCE, self.answer_once()).await {
                 self.world.log("client", &format!("approvals: {error:#}"));
@@ -140,6 +143,7 @@ impl Client {
     /// Looks whether everything has ended.
     async fn look(&self) {
         loop {
+            // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(500)).await;
             let seen = timeout(PATIENCE, self.look_once()).await;
             let mut world = self.world.lock();

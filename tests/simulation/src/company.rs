@@ -69,6 +69,7 @@ impl Agent for Thinker {
         let call = |no: u32| Json::of(&json!({ "id": format!("{id}/agent-{no}") }));
         if task.checkpoints().is_empty() {
             task.call_tool("bank/post", &call(1)).await?;
+            // why: virtual time, and its passing is part of what is simulated
             tokio::time::sleep(std::time::Duration::from_millis(30)).await;
             let kept = Json::of(&json!({ "next": task.next_call() }));
             task.checkpoint(&kept).await?;
