@@ -46,6 +46,10 @@ pub(crate) struct ClientSettings {
     no_color: bool,
 }
 
+/// How long a coordinator may take to start.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two tries to connect.
+const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// Time that one request may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -59,11 +63,15 @@ impl ClientSettings {
         self.namespace.clone()
     }
 
-    /// Connects to the coordinator.
+    /// Connects to the coordinator. One that is just starting is waited for.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        match Client::connect(&self.address).await {
-            Ok(client) => Ok(client.with_deadline(DEADLINE)),
-            Err(error) => Err(Failure::unreachable(&error)),
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match Client::connect(&self.address).await {
+                Ok(client) => return Ok(client.with_deadline(DEADLINE)),
+                Err(error) if tokio::time::Instant::now() >= give_up => return Err(Failure::unreachable(&error)),
+                Err(_) => tokio::time::sleep(CONNECT_AGAIN).await,
+            }
         }
     }
 }
