@@ -492,3 +492,6 @@ fn idempotency_key(key: &CallKey) -> String {
     let undo = if unit.undo { "u" } else { "" };
     format!("{}-{}{item}{undo}-{}", key.run, unit.step, key.no.0)
 }
+
+#[cfg(test)]
+mod tests;
