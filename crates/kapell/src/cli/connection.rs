@@ -69,7 +69,9 @@ impl ClientSettings {
         loop {
             match Client::connect(&self.address).await {
                 Ok(client) => return Ok(client.with_deadline(DEADLINE)),
-                Err(error) if tokio::time::Instant::now() >= give_up => return Err(Failure::unreachable(&error)),
+                Err(error) if tokio::time::Instant::now() >= give_up => {
+                    return Err(Failure::unreachable(&error));
+                }
                 Err(_) => tokio::time::sleep(CONNECT_AGAIN).await,
             }
         }
