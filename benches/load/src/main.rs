@@ -35,6 +35,9 @@ enum Workload {
         /// Callers at once.
         #[arg(long, default_value_t = 64)]
         callers: usize,
+        /// How runs are started.
+        #[arg(long, value_enum, default_value = "stream")]
+        by: runs::By,
         /// Seconds before measuring.
         #[arg(long, default_value_t = 1.0)]
         warm: f64,
@@ -111,9 +114,9 @@ async fn main() -> anyhow::Result<()> {
     let open = async || -> anyhow::Result<Channel> { Ok(channel(Arc::new(SystemNet), &load.address).await?) };
     let figures = match load.workload {
         Workload::Setup => definitions::apply(open().await?).await?,
-        Workload::W1 { callers, warm, secs } => {
-            runs::five(open().await?, callers, Duration::from_secs_f64(warm), Duration::from_secs_f64(secs))
-                .await?
+        Workload::W1 { callers, by, warm, secs } => {
+            let (warm, secs) = (Duration::from_secs_f64(warm), Duration::from_secs_f64(secs));
+            runs::five(&load.address, by, callers, warm, secs).await?
         }
         Workload::W2 { runs } => runs::fan(open().await?, runs).await?,
         Workload::W5 { callers, batch, secs } => {

@@ -1,10 +1,13 @@
 //! W1 and W2: runs that are waited for.
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 use futures::future::try_join_all;
+use kapell_client::{AnswerWhen, Client, Starter};
 use kapell_proto::v1::run_service_client::RunServiceClient;
-use kapell_proto::v1::{RunState, StartRunRequest};
+use kapell_proto::v1::{RunState, StartRunRequest, StartRunResponse};
+use kapell_runtime::{SystemNet, channel};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -14,15 +17,37 @@ use crate::figures::Figures;
 /// A node that has finished no run after so long will not.
 const FIRST_WITHIN: Duration = Duration::from_secs(30);
 
+/// How a run is started.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum By {
+    /// By the client library's starter: the callers share one stream.
+    Stream,
+    /// By a unary call for each.
+    Call,
+}
+
+/// One caller's way to the coordinator.
+#[derive(Clone)]
+enum Caller {
+    Stream(Starter),
+    Call(RunServiceClient<Channel>),
+}
+
 /// Five sequential steps, `callers` at once.
 pub(crate) async fn five(
-    channel: Channel,
+    address: &str,
+    by: By,
     callers: usize,
     warm: Duration,
     secs: Duration,
 ) -> anyhow::Result<Value> {
-    let (begin, end) = (Instant::now() + warm, Instant::now() + warm + secs);
-    let loops = (0..callers).map(|_| caller(RunServiceClient::new(channel.clone()), begin, end));
+    let begin = Instant::now() + warm;
+    let end = begin + secs;
+    let one = match by {
+        By::Stream => Caller::Stream(Client::connect(address).await?.runs().starter()),
+        By::Call => Caller::Call(RunServiceClient::new(channel(Arc::new(SystemNet), address).await?)),
+    };
+    let loops = (0..callers).map(|_| caller(one.clone(), begin, end));
     let mut all = Figures::new()?;
     for figures in try_join_all(loops).await? {
         all.add(&figures)?;
@@ -33,32 +58,39 @@ pub(crate) async fn five(
     Ok(answer)
 }
 
-async fn caller(
-    mut client: RunServiceClient<Channel>,
-    begin: Instant,
-    end: Instant,
-) -> anyhow::Result<Figures> {
+async fn caller(mut by: Caller, begin: Instant, end: Instant) -> anyhow::Result<Figures> {
     let mut figures = Figures::new()?;
     loop {
         let at = Instant::now();
         if at >= end {
             return Ok(figures);
         }
-        complete(&mut client, "five", "").await?;
+        match &mut by {
+            Caller::Stream(starter) => {
+                completed(starter.start(request("five", ""), AnswerWhen::Ended).await?)?;
+            }
+            Caller::Call(client) => complete(client, "five", "").await?,
+        }
         if at >= begin {
             figures.record(at.elapsed());
         }
     }
 }
 
-async fn complete(client: &mut RunServiceClient<Channel>, workflow: &str, input: &str) -> anyhow::Result<()> {
-    let request = StartRunRequest {
+fn request(workflow: &str, input: &str) -> StartRunRequest {
+    StartRunRequest {
         workflow: workflow.to_owned(),
         input: input.to_owned(),
         wait_ms: Some(60_000),
         ..StartRunRequest::default()
-    };
-    let answer = client.start(request).await?.into_inner();
+    }
+}
+
+async fn complete(client: &mut RunServiceClient<Channel>, workflow: &str, input: &str) -> anyhow::Result<()> {
+    completed(client.start(request(workflow, input)).await?.into_inner())
+}
+
+fn completed(answer: StartRunResponse) -> anyhow::Result<()> {
     let state = answer.state.map(|run| run.state());
     if state != Some(RunState::Completed) {
         bail!("run {} is {state:?}", answer.run);

@@ -18,6 +18,7 @@ mod error;
 mod link;
 mod retry;
 mod services;
+mod starter;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use kapell_runtime::{Net, SystemNet};
 pub use error::{ClientError, ConnectError};
 pub use kapell_proto::{cloudevents, v1};
 pub use services::{Admin, Approvals, Events, Resources, RunChanges, Runs};
+pub use starter::{AnswerWhen, Starter};
 
 use link::Link;
 

@@ -15,6 +15,7 @@ use v1::run_service_client::RunServiceClient;
 use crate::ClientError;
 use crate::link::{ANSWER_BYTES_MAX, Link};
 use crate::retry::{Repeat, backoff};
+use crate::starter::Starter;
 
 /// Sends one request of a service, again and again as `$repeat` allows.
 macro_rules! ask {
@@ -55,6 +56,12 @@ impl Runs {
                 }
             })
             .await
+    }
+
+    /// Starts runs for many callers over one stream.
+    #[must_use]
+    pub fn starter(&self) -> Starter {
+        Starter::new(&self.0)
     }
 
     /// One run, as fresh as it is.

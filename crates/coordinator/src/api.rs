@@ -7,6 +7,7 @@ mod events;
 mod http;
 mod resources;
 mod runs;
+mod starts;
 mod status;
 
 use std::sync::Arc;

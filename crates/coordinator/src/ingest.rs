@@ -1,6 +1,7 @@
 //! Ingest: an event in, the runs that it starts and the waits that it ends.
 //!
 //! Owns: matching triggers, the identity of runs, and the answer "accepted" once every shard has it on disk.
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures::future::join_all;
 use kapell_model::catalogue::SchemaCheck;
 use kapell_model::expr::scope_of;
 use kapell_model::plan::CompiledWorkflow;
-use kapell_model::{Json, Name, Origin, RunId, ShardCount};
+use kapell_model::{Json, Name, Origin, RunId, ShardCount, ShardId};
 use kapell_wire::cloud_event::Event;
 use tokio::sync::oneshot;
 
@@ -59,16 +60,41 @@ pub(crate) enum Refused {
 }
 
 impl Ingest {
-    /// Accepts an event, or refuses it before anything was started.
-    pub(crate) async fn publish(&self, namespace: &Name, event: Event) -> Result<Accepted, Refused> {
+    /// Accepts events, each of them or refuses it before anything of it was started; answers in their order. What
+    /// one shard is to start goes to it together.
+    pub(crate) async fn publish(
+        &self,
+        namespace: &Name,
+        events: Vec<Event>,
+    ) -> Vec<Result<Accepted, Refused>> {
         let in_force = self.definitions.in_force();
-        let starts = self.starts(namespace, &event, &in_force)?;
-        let mut accepted = Accepted::default();
-        for result in join_all(starts.into_iter().map(|start| self.start(start))).await {
-            accepted.runs.push(result?);
+        let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<StartRun>)> = BTreeMap::new();
+        let mut answers: Vec<Result<Accepted, Refused>> = Vec::with_capacity(events.len());
+        for (place, event) in events.iter().enumerate() {
+            answers.push(self.starts(namespace, event, &in_force).map(|starts| {
+                for start in starts {
+                    let (places, group) = by_shard.entry(start.run.shard()).or_default();
+                    places.push(place);
+                    group.push(start);
+                }
+                Accepted::default()
+            }));
         }
-        accepted.delivered = self.deliver(namespace, event).await?;
-        Ok(accepted)
+        let asked = by_shard.into_values().map(async |(places, group)| (places, self.start_all(group).await));
+        for (places, results) in join_all(asked).await {
+            for (place, result) in places.into_iter().zip(results) {
+                add(&mut answers[place], result);
+            }
+        }
+        for (event, answer) in events.into_iter().zip(&mut answers) {
+            if let Ok(accepted) = answer {
+                match self.deliver(namespace, event).await {
+                    Ok(count) => accepted.delivered = count,
+                    Err(refused) => *answer = Err(refused),
+                }
+            }
+        }
+        answers
     }
 
     fn starts(&self, namespace: &Name, event: &Event, in_force: &InForce) -> Result<Vec<StartRun>, Refused> {
@@ -120,28 +146,46 @@ impl Ingest {
     }
 
     /// Starts a run and waits until it is on disk.
-    pub(crate) async fn start(&self, start: StartRun) -> Result<(Started, Name), Refused> {
-        let (run, name) = (start.run, start.workflow.name.clone());
-        let (reply, answered) = oneshot::channel();
-        let request = Request::Start(Box::new(start), replying(reply));
-        self.submit(run, request)?;
-        let started = answered.await.map_err(|_| SubmitError::Unavailable)??;
-        Ok((started, name))
+    pub(crate) async fn start(&self, start: StartRun) -> Result<Started, Refused> {
+        let unanswered = Err(SubmitError::Unavailable.into());
+        let started = self.start_all(vec![start]).await.pop().unwrap_or(unanswered);
+        started.map(|(started, _)| started)
     }
 
-    fn submit(&self, run: RunId, request: Request) -> Result<(), SubmitError> {
+    /// Starts runs of one shard and waits until they are on disk.
+    async fn start_all(&self, group: Vec<StartRun>) -> Vec<Result<(Started, Name), Refused>> {
+        let names: Vec<(RunId, Name)> =
+            group.iter().map(|start| (start.run, start.workflow.name.clone())).collect();
+        let results = match names.first() {
+            Some((run, _)) => self.ask(*run, group).await,
+            None => return Vec::new(),
+        };
+        match results {
+            Ok(results) => {
+                let named = results.into_iter().zip(names);
+                named.map(|(result, (_, name))| Ok((result?, name))).collect()
+            }
+            Err(error) => names.iter().map(|_| Err(error.clone().into())).collect(),
+        }
+    }
+
+    async fn ask(
+        &self,
+        run: RunId,
+        group: Vec<StartRun>,
+    ) -> Result<Vec<Result<Started, SubmitError>>, SubmitError> {
         let mailbox = self.links.of_run(run).ok_or(SubmitError::NotFound(run))?;
-        mailbox.try_submit(request).map_err(|(Busy { retry_after }, _)| SubmitError::Busy { retry_after })
+        let (reply, answered) = oneshot::channel();
+        let request = Request::Start(group, replying(reply));
+        mailbox.try_submit(request).map_err(|(Busy { retry_after }, _)| SubmitError::Busy { retry_after })?;
+        answered.await.map_err(|_| SubmitError::Unavailable)
     }
 
     /// Any shard may hold a run that waits for the event.
     async fn deliver(&self, namespace: &Name, event: Event) -> Result<u32, Refused> {
         let event = Arc::new(event);
         let mut answers = Vec::new();
-        for mailbox in self.links.mailboxes() {
-            if !mailbox.has_waits() {
-                continue;
-            }
+        for mailbox in self.links.mailboxes().iter().filter(|mailbox| mailbox.has_waits()) {
             let (reply, answered) = oneshot::channel::<Delivered>();
             let reply = replying(reply);
             mailbox.submit(Request::Deliver(event.clone(), namespace.clone(), reply)).await;
@@ -152,6 +196,16 @@ impl Ingest {
             count += answer.map_err(|_| SubmitError::Unavailable)?.count;
         }
         Ok(count)
+    }
+}
+
+/// What came of one of the runs that an event starts. An event of which a part was refused is refused: the same
+/// event again finds the other part done.
+fn add(answer: &mut Result<Accepted, Refused>, result: Result<(Started, Name), Refused>) {
+    match (&mut *answer, result) {
+        (Ok(accepted), Ok(started)) => accepted.runs.push(started),
+        (Ok(_), Err(refused)) => *answer = Err(refused),
+        (Err(_), _) => {}
     }
 }
 

@@ -58,16 +58,20 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
 
 fn start_child(links: &Arc<Links>, parent: kapell_kernel::ParentRef, start: crate::shard::StartRun) {
     let (back, run) = (links.clone(), start.run);
-    let reply = Box::new(move |result: Result<_, SubmitError>| {
+    let reply = Box::new(move |results: Vec<Result<_, SubmitError>>| {
         let Some(mailbox) = back.of_run(parent.run) else { return };
-        match result {
-            Ok(_) => mailbox.submit_owed(Request::ChildConfirmed(parent.run, parent.unit, parent.attempt)),
-            // The parent asks again until it is confirmed.
-            Err(error) => tracing::debug!(%error, "a child was not started yet"),
+        for result in results {
+            match result {
+                Ok(_) => {
+                    mailbox.submit_owed(Request::ChildConfirmed(parent.run, parent.unit, parent.attempt))
+                }
+                // The parent asks again until it is confirmed.
+                Err(error) => tracing::debug!(%error, "a child was not started yet"),
+            }
         }
     });
     match links.of_run(run) {
-        Some(mailbox) => mailbox.submit_owed(Request::Start(Box::new(start), reply)),
+        Some(mailbox) => mailbox.submit_owed(Request::Start(vec![start], reply)),
         None => tracing::error!(%run, "a child's id names no shard of this store"),
     }
 }

@@ -77,6 +77,7 @@ pub(crate) enum Write {
 impl Lane<Write> {
     pub(crate) fn writer(mut conn: Connection) -> Result<Lane<Write>, LedgerError> {
         Lane::start("ledger-writer", WRITES_WAITING_MAX, move |jobs: Receiver<Write>| {
+            yield_to_the_journal();
             while let Ok(first) = jobs.recv() {
                 write_group(&mut conn, first, &jobs);
             }
@@ -91,6 +92,17 @@ impl Lane<Write> {
     pub(crate) fn reset(&self) -> Answer<()> {
         let (respond, answered) = oneshot::channel();
         self.send(Write::Reset(respond), answered)
+    }
+}
+
+/// How far the writer stands back, as `nice` counts: about a tenth of a contended core is still its own.
+const NICENESS: i32 = 10;
+
+/// The ledger may lag; what is accepted and done must not wait for it.
+fn yield_to_the_journal() {
+    // On Linux this is the calling thread's own. Refused, the writer merely competes as before.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the ledger's writer keeps its priority");
     }
 }
 

@@ -57,6 +57,8 @@ impl Caller {
             .header("host", &self.host)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.to_string())))?;
+        // The body of the last answer is read; the connection itself may not have noticed yet.
+        self.connection.ready().await?;
         let answer = self.connection.send_request(request).await?;
         let status = answer.status();
         let text = answer.into_body().collect().await?.to_bytes();

@@ -1,14 +1,14 @@
 //! Events in, by gRPC.
 use std::pin::Pin;
 
-use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
 use kapell_model::Name;
 use kapell_proto::v1;
-use kapell_wire::cloud_event::{BATCH_EVENTS_MAX, Event};
+use kapell_wire::cloud_event::{BATCH_EVENTS_MAX, BadEvent, Event};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Parts, status};
+use crate::ingest::{Accepted, Refused};
 
 /// Takes events.
 pub(super) struct Events(pub(super) Parts);
@@ -50,29 +50,37 @@ async fn publish(parts: &Parts, request: v1::PublishRequest) -> Result<v1::Publi
         let text = format!("a request must hold 1 to {BATCH_EVENTS_MAX} events; this holds {count}");
         return Err(Status::invalid_argument(text));
     }
-    let results = request.events.into_iter().map(|event| {
-        let read = Event::from_proto(event);
-        let namespace = &namespace;
-        async move {
-            match read {
-                Ok(event) => one(parts, namespace, event).await,
-                Err(error) => v1::PublishResult {
-                    refusal: Some(v1::Refusal {
-                        code: "bad-event".to_owned(),
-                        message: error.to_string(),
-                        retry_after_ms: None,
-                    }),
-                    ..v1::PublishResult::default()
-                },
-            }
-        }
-    });
-    Ok(v1::PublishResponse { results: join_all(results).await })
+    let read = request.events.into_iter().map(Event::from_proto);
+    Ok(v1::PublishResponse { results: all(parts, &namespace, read).await })
 }
 
-/// Publishes one event.
-pub(super) async fn one(parts: &Parts, namespace: &Name, event: Event) -> v1::PublishResult {
-    match parts.ingest.publish(namespace, event).await {
+/// Publishes those events that could be read; answers for each in order.
+pub(super) async fn all(
+    parts: &Parts,
+    namespace: &Name,
+    read: impl Iterator<Item = Result<Event, BadEvent>>,
+) -> Vec<v1::PublishResult> {
+    let mut events = Vec::with_capacity(read.size_hint().0);
+    let mut results: Vec<Option<v1::PublishResult>> = Vec::with_capacity(read.size_hint().0);
+    for event in read {
+        results.push(match event {
+            Ok(event) => {
+                events.push(event);
+                None
+            }
+            Err(error) => Some(refused(v1::Refusal {
+                code: "bad-event".to_owned(),
+                message: error.to_string(),
+                retry_after_ms: None,
+            })),
+        });
+    }
+    let mut published = parts.ingest.publish(namespace, events).await.into_iter().map(result_of);
+    results.into_iter().filter_map(|result| result.or_else(|| published.next())).collect()
+}
+
+fn result_of(published: Result<Accepted, Refused>) -> v1::PublishResult {
+    match published {
         Ok(accepted) => v1::PublishResult {
             runs: accepted
                 .runs
@@ -86,8 +94,10 @@ pub(super) async fn one(parts: &Parts, namespace: &Name, event: Event) -> v1::Pu
             delivered: accepted.delivered,
             refusal: None,
         },
-        Err(error) => {
-            v1::PublishResult { refusal: Some(status::refusal(&error)), ..v1::PublishResult::default() }
-        }
+        Err(error) => refused(status::refusal(&error)),
     }
+}
+
+fn refused(refusal: v1::Refusal) -> v1::PublishResult {
+    v1::PublishResult { refusal: Some(refusal), ..v1::PublishResult::default() }
 }

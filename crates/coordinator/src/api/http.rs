@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures::future::join_all;
 use kapell_model::Name;
 use kapell_proto::v1;
 use kapell_wire::cloud_event::{BATCH_BYTES_MAX, BadEvent, ContentMode, Event};
@@ -37,9 +36,7 @@ async fn publish(
     let read = match ContentMode::of(content_type) {
         Some(ContentMode::Batch) => match Event::batch_from_json(&body) {
             Ok(events) => {
-                let results =
-                    join_all(events.into_iter().map(|event| events::one(&parts, &namespace, event))).await;
-                return answer_batch(&results);
+                return answer_batch(&events::all(&parts, &namespace, events.into_iter().map(Ok)).await);
             }
             Err(error) => return refuse(StatusCode::BAD_REQUEST, "bad-batch", &error.to_string()),
         },
@@ -47,7 +44,10 @@ async fn publish(
         Some(ContentMode::Binary) | None => from_binary(&headers, content_type, &body),
     };
     match read {
-        Ok(event) => answer(&events::one(&parts, &namespace, event).await),
+        Ok(event) => {
+            let results = events::all(&parts, &namespace, std::iter::once(Ok(event))).await;
+            results.first().map_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response(), answer)
+        }
         Err(error) => refuse(StatusCode::BAD_REQUEST, "bad-event", &error.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures::future::join;
 use futures::{Stream, StreamExt as _};
 use kapell_kernel::{CancelMode, Command, Run};
 use kapell_ledger::{Cursor, PAGE_MAX, RunQuery, RunState};
@@ -10,12 +11,12 @@ use kapell_proto::v1;
 use kapell_wire::cloud_event::Event;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request as GrpcRequest, Response, Status};
+use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
-use super::{Parts, status};
+use super::{Parts, starts, status};
 use crate::answer::{answer, replying};
 use crate::own_event::own_event;
-use crate::shard::{self, Reply, Request, SubmitError, Told};
+use crate::shard::{self, Reply, Request, StartRun, SubmitError, Told};
 use crate::story;
 
 /// Runs: start, look, steer.
@@ -29,12 +30,20 @@ const PAGE_DEFAULT: usize = 50;
 #[tonic::async_trait]
 impl v1::run_service_server::RunService for Runs {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>;
+    type StartStreamStream = starts::Answers;
 
     async fn start(
         &self,
         request: GrpcRequest<v1::StartRunRequest>,
     ) -> Result<Response<v1::StartRunResponse>, Status> {
         start(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn start_stream(
+        &self,
+        request: GrpcRequest<Streaming<v1::StartFrame>>,
+    ) -> Result<Response<starts::Answers>, Status> {
+        Ok(Response::new(starts::serve(self.0.clone(), request.into_inner())))
     }
 
     async fn get(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
@@ -112,6 +121,26 @@ impl v1::run_service_server::RunService for Runs {
 }
 
 async fn start(parts: &Parts, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Status> {
+    let start = start_of(parts, &request)?;
+    let run = start.run;
+    let started = async { parts.ingest.start(start).await.map_err(|error| status::of_refused(&error)) };
+    let Some(wait) = request.wait_ms.map(Duration::from_millis) else {
+        let started = started.await?;
+        return Ok(v1::StartRunResponse { run: run.to_string(), duplicate: started.duplicate, state: None });
+    };
+    // Asked together with the start: one batch, and no end is missed.
+    let ended = tokio::time::timeout(wait, await_end(parts, run));
+    let (started, ended) = join(started, ended).await;
+    let started = started?;
+    let state = match ended {
+        Ok(Some(state)) => state,
+        Ok(None) | Err(_) => get(parts, run).await?,
+    };
+    Ok(v1::StartRunResponse { run: run.to_string(), duplicate: started.duplicate, state: Some(state) })
+}
+
+/// The run that a request asks for.
+pub(super) fn start_of(parts: &Parts, request: &v1::StartRunRequest) -> Result<StartRun, Status> {
     let namespace = status::namespace(&request.namespace)?;
     let name = status::name("workflow", &request.workflow)?;
     let in_force = parts.definitions.in_force();
@@ -119,41 +148,15 @@ async fn start(parts: &Parts, request: v1::StartRunRequest) -> Result<v1::StartR
         let hint = "see `kapell get workflows`, or apply it with `kapell apply -f`";
         Status::not_found(format!("there is no workflow `{name}` in namespace `{namespace}`; {hint}"))
     })?;
-    let event = start_event(parts, &request)?;
-    let start = parts.ingest.start_of(workflow, &event).map_err(|error| status::of_refused(&error))?;
-    let run = start.run;
-    // Asked together with the start, so that no end is missed.
-    let ended = request.wait_ms.map(|_| await_end(parts, run));
-    let (started, _) = match ended {
-        None => parts.ingest.start(start).await.map_err(|error| status::of_refused(&error))?,
-        Some(ended) => {
-            let started = parts.ingest.start(start);
-            let (started, ended) = (started.await.map_err(|error| status::of_refused(&error))?, ended());
-            let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
-            let state = match tokio::time::timeout(wait, ended).await {
-                Ok(Some(state)) => state,
-                Ok(None) | Err(_) => get(parts, run).await?,
-            };
-            let run = run.to_string();
-            return Ok(v1::StartRunResponse { run, duplicate: started.0.duplicate, state: Some(state) });
-        }
-    };
-    Ok(v1::StartRunResponse { run: run.to_string(), duplicate: started.duplicate, state: None })
+    let event = start_event(parts, request)?;
+    parts.ingest.start_of(workflow, &event).map_err(|error| status::of_refused(&error))
 }
 
-/// Asks a shard to say when a run has ended.
-fn await_end(
-    parts: &Parts,
-    run: RunId,
-) -> impl FnOnce() -> futures::future::BoxFuture<'static, Option<v1::Run>> + use<> {
-    let mailbox = parts.links.of_run(run).cloned();
-    move || {
-        Box::pin(async move {
-            let (reply, ended) = oneshot::channel();
-            mailbox?.submit(Request::AwaitEnd(run, replying(reply))).await;
-            ended.await.ok().flatten()
-        })
-    }
+/// The run when it has ended; `None`: it is not live.
+async fn await_end(parts: &Parts, run: RunId) -> Option<v1::Run> {
+    let (reply, ended) = oneshot::channel();
+    parts.links.of_run(run)?.submit(Request::AwaitEnd(run, replying(reply))).await;
+    ended.await.ok().flatten()
 }
 
 /// The event of a run that is started by hand.
@@ -199,7 +202,7 @@ pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result
 }
 
 /// The run from its shard, or from its history when it is over.
-async fn get(parts: &Parts, run: RunId) -> Result<v1::Run, Status> {
+pub(super) async fn get(parts: &Parts, run: RunId) -> Result<v1::Run, Status> {
     match live(parts, run, shard::view).await? {
         Some(state) => Ok(state),
         None => history(parts, run).await.map(|(folded, _)| shard::view(&folded)),
@@ -262,7 +265,8 @@ async fn watch(
     if let Some(mailbox) = parts.links.of_run(run) {
         mailbox.submit(Request::Watch(run, to)).await;
     }
-    let ended = await_end(parts, run)();
+    let of = parts.clone();
+    let ended = async move { await_end(&of, run).await };
     let last = futures::stream::once(ended).filter_map(|state| async move { state.map(Ok) });
     let changes = ReceiverStream::new(changes).map(Ok);
     Ok(Box::pin(futures::stream::iter([Ok(first)]).chain(changes).chain(last)))

@@ -7,6 +7,9 @@ use tonic::Status;
 use crate::ingest::Refused;
 use crate::shard::SubmitError;
 
+/// Milliseconds to wait before the next try; the name is gRPC's own.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// A refusal of one event.
 pub(super) fn refusal(error: &Refused) -> v1::Refusal {
     v1::Refusal {
@@ -35,6 +38,16 @@ pub(super) fn of_submit(error: &SubmitError) -> Status {
         SubmitError::NotFound(_) => Status::not_found(error.to_string()),
         SubmitError::Rejected(_) => Status::failed_precondition(error.to_string()),
         SubmitError::Unavailable => Status::unavailable(error.to_string()),
+    }
+}
+
+/// A status as one answer of a stream.
+pub(super) fn problem(status: &Status) -> v1::Problem {
+    let pushback = status.metadata().get(PUSHBACK).and_then(|after| after.to_str().ok());
+    v1::Problem {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        retry_after_ms: pushback.and_then(|after| after.parse().ok()),
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Mailbox {
 #[derive(Default)]
 struct Inner {
     queue: VecDeque<Request>,
+    /// Of all that is queued.
+    weight: usize,
     actor: Option<ActorRef<ShardMessage>>,
     /// A `Wake` is under way, or the actor will look again by itself.
     woken: bool,
@@ -39,7 +41,7 @@ pub(crate) struct Busy {
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 impl Mailbox {
-    /// Takes at most `capacity` requests.
+    /// Takes requests up to the weight of `capacity`; one alone may weigh more.
     #[must_use]
     pub(crate) fn new(capacity: usize) -> Mailbox {
         Mailbox { inner: Mutex::default(), capacity, room: Notify::new(), waits: AtomicBool::new(false) }
@@ -52,11 +54,10 @@ impl Mailbox {
     /// Takes a request, or gives it back when there is no room.
     pub(crate) fn try_submit(&self, request: Request) -> Result<(), (Busy, Request)> {
         let mut inner = self.lock();
-        if inner.queue.len() >= self.capacity {
+        if inner.weight >= self.capacity {
             return Err((Busy { retry_after: RETRY_AFTER }, request));
         }
-        inner.queue.push_back(request);
-        inner.wake();
+        inner.push(request);
         Ok(())
     }
 
@@ -74,9 +75,7 @@ impl Mailbox {
 
     /// Takes what belongs to promises already made (timers, children, reports); never refused.
     pub(crate) fn submit_owed(&self, request: Request) {
-        let mut inner = self.lock();
-        inner.queue.push_back(request);
-        inner.wake();
+        self.lock().push(request);
     }
 
     /// A new actor serves the queue from now on.
@@ -87,11 +86,17 @@ impl Mailbox {
         inner.wake();
     }
 
-    /// At most `most` requests in order of arrival. When it gives none, the next request wakes the actor.
+    /// Requests in order of arrival, until they weigh `most`. When it gives none, the next request wakes the actor.
     pub(super) fn take(&self, most: usize) -> Vec<Request> {
         let mut inner = self.lock();
-        let count = inner.queue.len().min(most);
-        let taken = inner.queue.drain(..count).collect();
+        let (mut taken, mut weight) = (Vec::with_capacity(inner.queue.len()), 0);
+        while weight < most
+            && let Some(request) = inner.queue.pop_front()
+        {
+            weight += request.weight();
+            taken.push(request);
+        }
+        inner.weight -= weight;
         inner.woken = !inner.queue.is_empty();
         drop(inner);
         self.room.notify_waiters();
@@ -116,6 +121,12 @@ impl Mailbox {
 }
 
 impl Inner {
+    fn push(&mut self, request: Request) {
+        self.weight += request.weight();
+        self.queue.push_back(request);
+        self.wake();
+    }
+
     fn wake(&mut self) {
         if self.woken || self.queue.is_empty() {
             return;

@@ -44,8 +44,8 @@ pub(crate) type Look = Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>;
 
 /// What may be asked of a shard.
 pub(crate) enum Request {
-    /// Start a run, once.
-    Start(Box<StartRun>, Reply<Result<Started, SubmitError>>),
+    /// Start runs, each once; answered together, refusals in order.
+    Start(Vec<StartRun>, Reply<Vec<Result<Started, SubmitError>>>),
     /// Ask something of a run.
     Command(RunId, Box<Command>, Reply<Result<(), SubmitError>>),
     /// Ask several things of several runs; answered together, refusals in order.
@@ -68,6 +68,26 @@ pub(crate) enum Request {
     Revive(Box<Run>, Reply<()>),
     /// A child that was asked for has begun (or had before).
     ChildConfirmed(RunId, UnitId, Attempt),
+}
+
+impl Request {
+    /// How much room it takes in front of a shard: so many runs may change by it.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Request::Start(group, _) => group.len(),
+            Request::Commands(commands, _) => commands.len(),
+            Request::Command(..)
+            | Request::Deliver(..)
+            | Request::Read(..)
+            | Request::Watch(..)
+            | Request::AwaitEnd(..)
+            | Request::Stats(_)
+            | Request::Audit(_)
+            | Request::Define(..)
+            | Request::Revive(..)
+            | Request::ChildConfirmed(..) => 1,
+        }
+    }
 }
 
 /// A run to start.

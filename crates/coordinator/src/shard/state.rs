@@ -97,9 +97,9 @@ impl ShardState {
     /// table: applies one request, one arm for each.
     pub(super) fn apply(&mut self, request: Request, now: Timestamp, in_force: &InForce) {
         match request {
-            Request::Start(start, reply) => {
-                let result = self.start(*start, now, in_force);
-                self.reply(reply, result);
+            Request::Start(group, reply) => {
+                let results = group.into_iter().map(|start| self.start(start, now, in_force)).collect();
+                self.reply(reply, results);
             }
             Request::Command(run, command, reply) => {
                 let result = self.command(run, *command, now, in_force);
@@ -184,6 +184,7 @@ impl ShardState {
         let StartRun { workflow, key, event, parent, nesting, .. } = start;
         let accepted = kapell_kernel::Accepted { workflow, key, event, parent, nesting, queued, at: now };
         self.record(run, now, &Entry::RunAccepted(Box::new(accepted.clone())));
+        self.changed(run);
         let (begun, delta) = accept(run, accepted);
         self.runs.insert(run, Box::new(begun));
         let mut inline = VecDeque::new();
@@ -246,6 +247,8 @@ impl ShardState {
         }
         if handled.entries.is_empty() {
             self.repeat_call_news(id, &asked);
+        } else {
+            self.changed(id);
         }
         self.close(id, &handled.delta.closed, &asked);
         self.open(id, handled.delta.opened, now, in_force, inline);
@@ -295,6 +298,9 @@ impl ShardState {
 
     pub(super) fn record(&mut self, run: RunId, at: Timestamp, entry: &Entry) {
         self.push(run, encode_record(at, RecordRef::Entry(entry)));
+    }
+
+    fn changed(&mut self, run: RunId) {
         self.unprojected.insert(run);
         self.unsaved.insert(run);
     }

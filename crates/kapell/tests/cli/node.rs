@@ -25,17 +25,17 @@ impl Node {
     pub(crate) fn start() -> Node {
         let folder = TempDir::new().unwrap();
         let address = free_address();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = bare(folder.path())
-            .args(["dev", "--listen", &address, "--log", "info", "--data"])
-            .arg(folder.path().join("data"))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = dev(folder.path(), &address);
         let node = Node { child, address, folder };
         node.wait_until_ready();
         node
+    }
+
+    /// kill -9, and the same again on the same data.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = dev(self.folder.path(), &self.address);
     }
 
     /// Ready is when a worker has come; until then `run start` would only queue.
@@ -79,6 +79,17 @@ impl Drop for Node {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn dev(folder: &Path, address: &str) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    bare(folder)
+        .args(["dev", "--listen", address, "--log", "info", "--data"])
+        .arg(folder.join("data"))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// The binary without the environment of whoever runs the tests.

@@ -1,0 +1,237 @@
+//! Starting many runs over one stream.
+//!
+//! Owns: the answers that are owed, and packing those that are there into frames. Never: answers a tag twice, or
+//! leaves one unanswered: what is dropped answers that it may be sent again.
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::Stream;
+use kapell_model::RunId;
+use kapell_proto::v1::tagged_started::Result as Outcome;
+use kapell_proto::v1::{self, AnswerWhen};
+use kapell_runtime::{Job, OnDeath};
+use tonic::{Status, Streaming};
+
+use super::{Parts, runs, status};
+use crate::shard::{Busy, Reply, Request, StartRun, Started, SubmitError};
+
+const STARTS: Job = Job { name: "starts", on_panic: OnDeath::Log };
+const LOOK_BACK: Job = Job { name: "run that had ended", on_panic: OnDeath::Log };
+
+/// Starts of one stream that may be unanswered at once.
+const UNANSWERED_MAX: usize = 65_536;
+/// When to try again with more.
+const UNANSWERED_RETRY: Duration = Duration::from_millis(100);
+/// Answers in one frame.
+const FRAME_ANSWERS_MAX: usize = 256;
+
+/// Serves one stream.
+pub(super) fn serve(parts: Parts, frames: Streaming<v1::StartFrame>) -> Answers {
+    let account = Arc::new(Account::default());
+    let answers = Answers(account.clone());
+    parts.runtime.jobs.clone().spawn(STARTS, read(parts, frames, account));
+    answers
+}
+
+async fn read(parts: Parts, mut frames: Streaming<v1::StartFrame>, account: Arc<Account>) {
+    loop {
+        match frames.message().await {
+            Ok(Some(frame)) => {
+                frame.starts.into_iter().for_each(|start| take(&parts, start, &account));
+            }
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(%status, "a stream of starts broke off");
+                break;
+            }
+        }
+    }
+    account.all_read();
+}
+
+fn take(parts: &Parts, tagged: v1::TaggedStart, account: &Arc<Account>) {
+    let answer_when = tagged.answer_when();
+    let Some(answer) = Account::owe(account, tagged.tag) else {
+        let busy = SubmitError::Busy { retry_after: UNANSWERED_RETRY };
+        account.push(tagged.tag, refused(&status::of_submit(&busy)));
+        return;
+    };
+    match runs::start_of(parts, &tagged.start.unwrap_or_default()) {
+        Err(status) => answer.give(refused(&status)),
+        Ok(start) => match answer_when {
+            AnswerWhen::Unspecified | AnswerWhen::Started => begin(parts, start, answer),
+            AnswerWhen::Ended => begin_and_await(parts, start, answer),
+        },
+    }
+}
+
+fn begin(parts: &Parts, start: StartRun, answer: Answer) {
+    let reply = move |result: Result<Started, SubmitError>| {
+        answer.give(match result {
+            Ok(Started { run, duplicate }) => started(run, duplicate, None),
+            Err(error) => refused(&status::of_submit(&error)),
+        });
+    };
+    submit(parts, start, Box::new(reply));
+}
+
+fn begin_and_await(parts: &Parts, start: StartRun, answer: Answer) {
+    let run = start.run;
+    let begun = Arc::new(OnceLock::new());
+    let begins = begun.clone();
+    // A shard answers in order, so this is known when the other answer comes.
+    submit(parts, start, Box::new(move |result| drop(begins.set(result))));
+    let for_later = parts.clone();
+    let ended = move |seen: Option<v1::Run>| match (begun.get(), seen) {
+        (Some(Ok(Started { duplicate, .. })), Some(seen)) => {
+            answer.give(started(run, *duplicate, Some(seen)))
+        }
+        (Some(Ok(Started { duplicate, .. })), None) => look_back(&for_later, run, *duplicate, answer),
+        (Some(Err(error)), _) => answer.give(refused(&status::of_submit(error))),
+        // The shard died in between: the answer says so when it is dropped.
+        (None, _) => {}
+    };
+    match parts.links.of_run(run) {
+        // Belongs to the start; their number is bounded by what a stream may owe.
+        Some(mailbox) => mailbox.submit_owed(Request::AwaitEnd(run, Box::new(ended))),
+        None => ended(None),
+    }
+}
+
+fn submit(parts: &Parts, start: StartRun, reply: Reply<Result<Started, SubmitError>>) {
+    let run = start.run;
+    let Some(mailbox) = parts.links.of_run(run) else { return reply(Err(SubmitError::NotFound(run))) };
+    let of_one = Box::new(|mut results: Vec<Result<Started, SubmitError>>| {
+        if let Some(result) = results.pop() {
+            reply(result);
+        }
+    });
+    if let Err((Busy { retry_after }, Request::Start(_, reply))) =
+        mailbox.try_submit(Request::Start(vec![start], of_one))
+    {
+        reply(vec![Err(SubmitError::Busy { retry_after })]);
+    }
+}
+
+/// A run that had ended before it was asked for is read from its history.
+fn look_back(parts: &Parts, run: RunId, duplicate: bool, answer: Answer) {
+    let of = parts.clone();
+    parts.runtime.jobs.spawn(LOOK_BACK, async move {
+        answer.give(match runs::get(&of, run).await {
+            Ok(seen) => started(run, duplicate, Some(seen)),
+            Err(status) => refused(&status),
+        });
+    });
+}
+
+fn started(run: RunId, duplicate: bool, state: Option<v1::Run>) -> Outcome {
+    Outcome::Started(v1::StartRunResponse { run: run.to_string(), duplicate, state })
+}
+
+fn refused(status: &Status) -> Outcome {
+    Outcome::Problem(status::problem(status))
+}
+
+/// What a stream owes and what is ready to be written.
+#[derive(Default)]
+struct Account(Mutex<Book>);
+
+#[derive(Default)]
+struct Book {
+    unanswered: usize,
+    ready: Vec<v1::TaggedStarted>,
+    reading: Reading,
+    writer: Option<Waker>,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    On,
+    Over,
+}
+
+impl Account {
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more answer, unless too many are owed.
+    fn owe(account: &Arc<Account>, tag: u64) -> Option<Answer> {
+        let mut book = account.lock();
+        if book.unanswered >= UNANSWERED_MAX {
+            return None;
+        }
+        book.unanswered += 1;
+        drop(book);
+        Some(Answer { tag, account: Some(account.clone()) })
+    }
+
+    fn push(&self, tag: u64, outcome: Outcome) {
+        let mut book = self.lock();
+        book.ready.push(v1::TaggedStarted { tag, result: Some(outcome) });
+        book.wake();
+    }
+
+    fn all_read(&self) {
+        let mut book = self.lock();
+        book.reading = Reading::Over;
+        book.wake();
+    }
+}
+
+impl Book {
+    fn wake(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// One answer that is owed.
+struct Answer {
+    tag: u64,
+    account: Option<Arc<Account>>,
+}
+
+impl Answer {
+    fn give(mut self, outcome: Outcome) {
+        self.settle(outcome);
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(account) = self.account.take() {
+            account.lock().unanswered -= 1;
+            account.push(self.tag, outcome);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.settle(refused(&status::of_submit(&SubmitError::Unavailable)));
+    }
+}
+
+/// The answers of one stream, as many in a frame as are ready.
+pub(super) struct Answers(Arc<Account>);
+
+impl Stream for Answers {
+    type Item = Result<v1::StartedFrame, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut book = self.0.lock();
+        if book.ready.is_empty() {
+            if book.reading == Reading::Over && book.unanswered == 0 {
+                return Poll::Ready(None);
+            }
+            book.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let count = book.ready.len().min(FRAME_ANSWERS_MAX);
+        let answers = book.ready.drain(..count).collect();
+        Poll::Ready(Some(Ok(v1::StartedFrame { answers })))
+    }
+}
