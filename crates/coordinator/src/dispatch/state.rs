@@ -187,7 +187,8 @@ impl DispatchState {
             return;
         };
         match &task.place {
-            Place::Held(other) if *other != session => {
+            // A session that is gone holds nothing: its worker has just come back under another.
+            Place::Held(other) if *other != session && self.sessions.contains_key(other) => {
                 self.acts.push(Act::Cancel(session, key));
                 return;
             }
@@ -397,3 +398,6 @@ pub(crate) fn definitions_to(in_force: &Arc<InForce>) -> v1::Definitions {
         documents: in_force.documents.iter().map(ToString::to_string).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

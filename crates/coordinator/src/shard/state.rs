@@ -417,3 +417,6 @@ impl ShardState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
