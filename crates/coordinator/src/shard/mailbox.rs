@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(mailbox.take(1).len(), 1);
         assert!(futures::poll!(&mut held_back).is_pending(), "two are waiting still");
         assert_eq!(mailbox.take(1).len(), 1);
-        held_back.await;
+        tokio::time::timeout(Duration::from_secs(5), held_back).await.unwrap();
         assert_eq!(mailbox.waiting(), 2);
     }
 }

@@ -67,10 +67,11 @@ fn join(desk: &mut CallState, now: Instant) {
     join_as(desk, now, 1, vec![]);
 }
 
-/// The connector, as this process of it and with these calls.
+/// The connector, as this process of it and with these calls; it has room for one more.
 fn join_as(desk: &mut CallState, now: Instant, instance: u8, holding: Vec<CallKey>) -> SessionId {
     let (name, instance) = ("c".to_owned(), vec![instance]);
-    let intro = ConnectorIntro { name, instance, capacity: 1, holding, to: mpsc::channel(8).0 };
+    let capacity = 1 + holding.len() as u32;
+    let intro = ConnectorIntro { name, instance, capacity, holding, to: mpsc::channel(8).0 };
     desk.join(now, intro, &InForce::default())
 }
 
