@@ -21,6 +21,8 @@ pub(crate) struct ConnectorIntro {
     pub(crate) instance: Vec<u8>,
     pub(crate) capacity: u32,
     pub(crate) holding: Vec<CallKey>,
+    /// Of the definitions in its welcome.
+    pub(crate) revision: u64,
     pub(crate) to: ToConnector,
 }
 
@@ -53,6 +55,8 @@ pub(crate) enum CallMessage {
     Heard(SessionId),
     /// A call, a finding-out or a read ended.
     Report(SessionId, Box<v1::CallReport>),
+    /// The definitions changed; the connector may not know yet.
+    Define(SessionId),
     /// Time has passed.
     Tick,
     /// Which of these calls nobody knows here.

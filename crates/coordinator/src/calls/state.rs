@@ -34,6 +34,8 @@ struct Session {
     instance: Vec<u8>,
     capacity: u32,
     held: BTreeSet<Item>,
+    /// Of the definitions that it was told last.
+    revision: u64,
     to: Option<ToConnector>,
     heard: Instant,
 }
@@ -212,6 +214,7 @@ impl CallState {
             instance: intro.instance,
             capacity: intro.capacity,
             held: BTreeSet::new(),
+            revision: intro.revision,
             to: Some(intro.to),
             heard: now,
         };
@@ -453,6 +456,13 @@ impl CallState {
                 }
             }
         }
+    }
+
+    /// Whether the connector must be told of these definitions before any call that was decided under them. Asked once
+    /// for each: from then on it counts as told.
+    pub(super) fn must_hear_of(&mut self, session: SessionId, revision: u64) -> bool {
+        let behind = self.sessions.get_mut(&session).filter(|session| session.revision < revision);
+        behind.map(|session| session.revision = revision).is_some()
     }
 
     pub(super) fn sender(&self, session: SessionId) -> Option<&ToConnector> {

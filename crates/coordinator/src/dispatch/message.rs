@@ -25,6 +25,8 @@ pub(crate) struct WorkerIntro {
     /// NAMESPACE/SKILL.
     pub(crate) skills: Vec<String>,
     pub(crate) holding: Vec<TaskKey>,
+    /// Of the definitions in its welcome.
+    pub(crate) revision: u64,
     pub(crate) to: ToWorker,
 }
 
@@ -56,6 +58,8 @@ pub(crate) enum DispatchMessage {
     ReadDone { task: TaskKey, no: CallNo, result: Result<Json, kapell_kernel::TaskError> },
     /// A task wants a tool called.
     Tool { session: SessionId, task: TaskKey, no: CallNo, tool: ToolRef, args: Json },
+    /// The definitions changed; the worker may not know yet.
+    Define(SessionId),
     /// Time has passed.
     Tick,
     /// Which of these tasks nobody knows here.

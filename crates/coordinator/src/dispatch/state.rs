@@ -39,6 +39,8 @@ pub(super) struct Session {
     held: BTreeSet<TaskKey>,
     quarantined: BTreeMap<String, String>,
     draining: bool,
+    /// Of the definitions that it was told last.
+    revision: u64,
     /// `None`: the connection ended; the lease runs.
     pub(super) to: Option<ToWorker>,
     heard: Instant,
@@ -163,6 +165,7 @@ impl DispatchState {
                 held: BTreeSet::new(),
                 quarantined: BTreeMap::new(),
                 draining: false,
+                revision: intro.revision,
                 to: Some(intro.to),
                 heard: now,
             },
@@ -345,6 +348,13 @@ impl DispatchState {
             Place::Held(session) => Some(session),
             Place::Queued(_) | Place::Limbo => None,
         }
+    }
+
+    /// Whether the worker must be told of these definitions before anything that was decided under them. Asked once
+    /// for each: from then on it counts as told.
+    pub(super) fn must_hear_of(&mut self, session: SessionId, revision: u64) -> bool {
+        let behind = self.sessions.get_mut(&session).filter(|session| session.revision < revision);
+        behind.map(|session| session.revision = revision).is_some()
     }
 
     pub(super) fn sender(&self, session: SessionId) -> Option<&ToWorker> {

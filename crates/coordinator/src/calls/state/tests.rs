@@ -71,7 +71,7 @@ fn join(desk: &mut CallState, now: Instant) {
 fn join_as(desk: &mut CallState, now: Instant, instance: u8, holding: Vec<CallKey>) -> SessionId {
     let (name, instance) = ("c".to_owned(), vec![instance]);
     let capacity = 1 + holding.len() as u32;
-    let intro = ConnectorIntro { name, instance, capacity, holding, to: mpsc::channel(8).0 };
+    let intro = ConnectorIntro { name, instance, capacity, holding, revision: 0, to: mpsc::channel(8).0 };
     desk.join(now, intro, &InForce::default())
 }
 

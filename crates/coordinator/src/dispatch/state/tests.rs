@@ -35,6 +35,7 @@ fn intro(name: &str, instance: u8, capacity: u32, holding: &[u32]) -> WorkerIntr
         builtin: true,
         skills: vec![],
         holding: holding.iter().map(|run| task(*run)).collect(),
+        revision: 0,
         to: mpsc::channel(8).0,
     }
 }

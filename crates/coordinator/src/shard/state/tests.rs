@@ -113,7 +113,9 @@ fn a_run_is_started_once_while_it_goes_on_and_after_it_has_ended() {
 #[test]
 fn a_shard_that_is_full_refuses_and_writes_nothing() {
     let mut bench = Bench::new();
-    (1..=2).for_each(|run| drop(bench.start(run, "nap", None).unwrap()));
+    for run in 1..=2 {
+        bench.start(run, "nap", None).unwrap();
+    }
     let entries = bench.shard.records.len();
     assert!(matches!(bench.start(3, "nap", Some("k")), Err(SubmitError::Busy { .. })));
     assert_eq!(bench.shard.records.len(), entries);
@@ -129,7 +131,9 @@ fn a_shard_that_is_full_refuses_and_writes_nothing() {
 #[test]
 fn a_task_that_is_wanted_no_longer_is_canceled_and_one_that_ended_is_not() {
     let mut bench = Bench::new();
-    (1..=2).for_each(|run| drop(bench.start(run, "work", None).unwrap()));
+    for run in 1..=2 {
+        bench.start(run, "work", None).unwrap();
+    }
     bench.left();
     bench.finish(1).unwrap();
     assert_eq!(bench.left(), [""; 0], "the worker has just reported it");
@@ -140,7 +144,9 @@ fn a_task_that_is_wanted_no_longer_is_canceled_and_one_that_ended_is_not() {
 #[test]
 fn runs_of_a_key_follow_each_other_also_after_a_restart() {
     let mut bench = Bench::new();
-    (1..=2).for_each(|run| drop(bench.start(run, "work", Some("k")).unwrap()));
+    for run in 1..=2 {
+        bench.start(run, "work", Some("k")).unwrap();
+    }
     assert_eq!(bench.left(), ["dispatch 1 New"]);
 
     let mut again = Bench::new();
