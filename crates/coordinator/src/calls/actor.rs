@@ -87,10 +87,7 @@ impl Running {
             }
             CallMessage::Define(session) => self.send(session, None),
             CallMessage::Tick => self.state.tick(now, &in_force),
-            CallMessage::Unknown(keys, reply) => {
-                let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                answer(reply, unknown);
-            }
+            CallMessage::Stuck(keys, reply) => answer(reply, self.state.stuck(now, &keys)),
             CallMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }
@@ -108,7 +105,7 @@ impl Running {
             }
             Some(call_report::Which::Call(call)) => match CallKey::from_proto(Some(&call)) {
                 Ok(key) => {
-                    self.state.made(session, key);
+                    self.state.made(now, session, key);
                     self.finish(session, key, outcome);
                 }
                 Err(error) => tracing::warn!(%error, "a connector reported a call that is none"),

@@ -8,7 +8,7 @@ use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::dispatch::SessionId;
+use crate::dispatch::{SessionId, Stuck};
 use crate::shard::WorkOrder;
 
 /// Where frames for a connector go.
@@ -59,8 +59,8 @@ pub(crate) enum CallMessage {
     Define(SessionId),
     /// Time has passed.
     Tick,
-    /// Which of these calls nobody knows here.
-    Unknown(Vec<CallKey>, oneshot::Sender<Vec<CallKey>>),
+    /// Which of these calls do not move, those that nobody knows here among them.
+    Stuck(Vec<CallKey>, oneshot::Sender<Vec<Stuck<CallKey>>>),
     /// Who is connected.
     Status(oneshot::Sender<Vec<v1::SessionStatus>>),
 }

@@ -112,10 +112,7 @@ impl Running {
             }
             DispatchMessage::Define(session) => self.send(session, vec![]),
             DispatchMessage::Tick => self.state.tick(now),
-            DispatchMessage::Unknown(keys, reply) => {
-                let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                answer(reply, unknown);
-            }
+            DispatchMessage::Stuck(keys, reply) => answer(reply, self.state.stuck(now, &keys)),
             DispatchMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }

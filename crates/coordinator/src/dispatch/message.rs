@@ -6,6 +6,7 @@ use kapell_wire::task::TaskKey;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use super::stuck::Stuck;
 use crate::shard::WorkOrder;
 
 /// One connection of a worker. A worker that comes back has another.
@@ -62,8 +63,8 @@ pub(crate) enum DispatchMessage {
     Define(SessionId),
     /// Time has passed.
     Tick,
-    /// Which of these tasks nobody knows here.
-    Unknown(Vec<TaskKey>, oneshot::Sender<Vec<TaskKey>>),
+    /// Which of these tasks do not move, those that nobody knows here among them.
+    Stuck(Vec<TaskKey>, oneshot::Sender<Vec<Stuck<TaskKey>>>),
     /// Who is connected.
     Status(oneshot::Sender<DispatchStatus>),
 }

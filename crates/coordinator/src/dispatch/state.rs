@@ -50,6 +50,8 @@ struct Task {
     namespace: Name,
     work: Dispatch,
     place: Place,
+    /// Since when it is known here.
+    since: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl DispatchState {
             // The shard was reloaded and drives its orders again; this one is being driven.
             return;
         }
-        let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo };
+        let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo, since: now };
         self.tasks.insert(key, task);
         match order.origin {
             Origin::New => self.enqueue(key, in_force),
@@ -361,10 +363,6 @@ impl DispatchState {
         self.sessions.get(&session)?.to.as_ref()
     }
 
-    pub(super) fn knows(&self, key: &TaskKey) -> bool {
-        self.tasks.contains_key(key)
-    }
-
     pub(super) fn status(&self, now: Instant) -> DispatchStatus {
         let workers = self.sessions.values().map(|session| v1::SessionStatus {
             name: session.name.clone(),
@@ -409,5 +407,6 @@ pub(crate) fn definitions_to(in_force: &Arc<InForce>) -> v1::Definitions {
     }
 }
 
+mod stuck;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use kapell_model::{RunId, ShardId, Timestamp};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::dispatch::{Grip, OVERDUE_AFTER};
 
 const LEASE: Duration = Duration::from_secs(1);
 /// Of every tool.
@@ -132,15 +133,15 @@ fn a_late_report_of_a_call_does_not_stop_the_finding_out() {
     let (now, in_force) = (Instant::now(), bank());
     let mut desk = CallState::new(now, LEASE);
     let (session, late) = lost(&mut desk, now, &in_force);
-    desk.made(session, key());
+    desk.made(late, session, key());
     let settled = late + TIMEOUT * 2;
     let other = join_as(&mut desk, settled, 2, vec![]);
     desk.tick(settled, &in_force);
     let first = read_sent(&mut desk);
-    desk.made(session, key());
+    desk.made(settled, session, key());
     let error = TaskError::new(ErrorClass::Unavailable, "the bank is closed");
     desk.read_done(settled, other, first, Err(error));
-    desk.made(session, key());
+    desk.made(settled, session, key());
     let again = settled + FIND_OUT_AGAIN;
     desk.heard(again, other);
     desk.tick(again, &in_force);
@@ -190,7 +191,7 @@ fn a_call_whose_run_was_told_is_not_made_again_when_its_shard_is_loaded_anew() {
     let mut desk = CallState::new(now, LEASE);
     desk.make(now, order(Origin::New), &InForce::default());
     let session = join_as(&mut desk, now, 1, vec![]);
-    desk.made(session, key());
+    desk.made(now, session, key());
     acts(&mut desk);
     desk.make(now, order(Origin::Recovered), &InForce::default());
     desk.make(now, order(Origin::New), &InForce::default());
@@ -209,7 +210,7 @@ fn a_connector_takes_no_more_than_it_has_room_for() {
     desk.make(now, second, &InForce::default());
     let session = join_as(&mut desk, now, 1, vec![]);
     assert_eq!(acts(&mut desk).len(), 1);
-    desk.made(session, key());
+    desk.made(now, session, key());
     desk.tick(now, &InForce::default());
     assert_eq!(acts(&mut desk).len(), 1, "the second follows when the first has ended");
 }
@@ -264,4 +265,59 @@ fn a_read_that_nobody_answers_ends_in_time() {
     );
     join(&mut desk, now + TIMEOUT * 2);
     assert!(desk.acts.is_empty(), "nobody waits for it any more: {:?}", desk.acts);
+}
+
+/// What the doctor hears of the call, in short.
+fn stuck(desk: &CallState, now: Instant) -> String {
+    let stuck = desk.stuck(now, &[key()]);
+    stuck.into_iter().map(|stuck| format!("{}: {}", stuck.grip.as_str(), stuck.what)).collect()
+}
+
+#[test]
+fn the_doctor_hears_of_calls_that_cannot_move() {
+    let (now, in_force) = (Instant::now(), bank());
+    let mut desk = CallState::new(now, LEASE);
+    assert_eq!(desk.stuck(now, &[key()])[0].grip, Grip::Unknown);
+    desk.make(now, order(Origin::New), &in_force);
+    assert_eq!(stuck(&desk, now), "");
+    let queue = std::mem::take(&mut desk.queue);
+    assert!(stuck(&desk, now).contains("in no queue"));
+    desk.queue = queue;
+    let late = now + OVERDUE_AFTER;
+    assert_eq!(stuck(&desk, late - Duration::from_millis(1)), "");
+    assert!(stuck(&desk, late).starts_with("overdue") && stuck(&desk, late).contains("no connector"));
+
+    let session = join_as(&mut desk, now, 1, vec![]);
+    assert_eq!(stuck(&desk, late), "", "it is being made, however long that takes");
+    let gone = desk.sessions.remove(&session).unwrap();
+    assert!(stuck(&desk, now).contains("session of its connector is gone"));
+    desk.sessions.insert(session, gone);
+    desk.made(now, session, key());
+    assert_eq!(stuck(&desk, late - Duration::from_millis(1)), "", "its run may be about to answer");
+    assert!(stuck(&desk, late).contains("does not answer"));
+}
+
+#[test]
+fn the_doctor_hears_of_a_finding_out_that_nobody_does() {
+    let (now, in_force) = (Instant::now(), bank());
+    let mut desk = CallState::new(now, LEASE);
+    let (_, late) = lost(&mut desk, now, &in_force);
+    let settled = late + TIMEOUT * 2;
+    assert_eq!(stuck(&desk, settled), "");
+    assert!(stuck(&desk, settled + OVERDUE_AFTER).contains("its time to take effect has passed"));
+    join_as(&mut desk, settled, 2, vec![]);
+    desk.tick(settled, &in_force);
+    assert_eq!(stuck(&desk, settled), "", "a read is under way");
+    desk.reads.clear();
+    assert!(stuck(&desk, settled).contains("nobody is finding out"));
+}
+
+#[test]
+fn the_doctor_hears_of_a_recovered_call_that_nobody_waits_for() {
+    let now = Instant::now();
+    let mut desk = CallState::new(now, LEASE);
+    desk.make(now, order(Origin::Recovered), &InForce::default());
+    assert_eq!(stuck(&desk, now), "");
+    desk.adoption_ends = None;
+    assert!(stuck(&desk, now).contains("nobody waits for that connector"));
 }

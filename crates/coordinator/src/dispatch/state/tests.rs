@@ -5,6 +5,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::dispatch::{OVERDUE_AFTER, RESTART, Stuck};
 
 const LEASE: Duration = Duration::from_secs(1);
 const A_MOMENT: Duration = Duration::from_millis(1);
@@ -69,6 +70,14 @@ impl Desk {
     fn pass(&mut self, span: Duration) {
         self.now += span;
         self.state.tick(self.now);
+    }
+
+    /// What the doctor hears of tasks 1 to 3, in short.
+    fn stuck(&self) -> Vec<String> {
+        let known = |run: &u32| self.state.tasks.contains_key(&task(*run));
+        let keys: Vec<TaskKey> = (1..=3).filter(known).map(task).collect();
+        let short = |stuck: Stuck<TaskKey>| format!("{}: {}", stuck.grip.as_str(), stuck.what);
+        self.state.stuck(self.now, &keys).into_iter().map(short).collect()
     }
 
     /// What it wanted done since it was asked last, in short.
@@ -141,7 +150,7 @@ fn a_worker_that_is_silent_for_a_lease_loses_its_tasks_and_one_that_is_heard_doe
     assert_eq!(desk.did(), [""; 0], "it was heard in between");
     desk.pass(A_MOMENT);
     assert_eq!(desk.did(), ["fail 1: worker_lost"]);
-    assert!(!desk.state.knows(&task(1)), "its run makes another attempt");
+    assert!(!desk.state.tasks.contains_key(&task(1)), "its run makes another attempt");
 }
 
 #[test]
@@ -244,4 +253,48 @@ fn a_remote_skill_goes_to_those_who_offer_it() {
     let agents = WorkerIntro { skills: vec!["default/clerk.noop".to_owned()], ..intro("agents", 1, 9, &[]) };
     desk.state.join(desk.now, agents, &desk.in_force);
     assert_eq!(desk.did(), ["assign 1 to 2"]);
+}
+
+#[test]
+fn the_doctor_hears_of_tasks_that_cannot_move() {
+    let mut desk = Desk::new();
+    let worker = desk.join("w", 1, &[]);
+    (1..=2).for_each(|run| desk.submit(run, "default"));
+    desk.recover(3);
+    assert_eq!(desk.stuck(), [""; 0], "one is held, one waits, one may be held");
+
+    let heard = |desk: &Desk, what: &str| {
+        let stuck = desk.stuck();
+        assert!(stuck.len() == 1 && stuck[0].starts_with("stuck: ") && stuck[0].contains(what), "{stuck:?}");
+    };
+    let held = std::mem::take(&mut desk.state.sessions.get_mut(&worker).unwrap().held);
+    heard(&desk, "does not count it");
+    desk.state.sessions.get_mut(&worker).unwrap().held = held;
+    let session = desk.state.sessions.remove(&worker).unwrap();
+    heard(&desk, "session of its worker is gone");
+    desk.state.sessions.insert(worker, session);
+    let ends = desk.state.adoption_ends.take();
+    heard(&desk, "nobody waits for that worker");
+    desk.state.adoption_ends = ends;
+    desk.state.queues.clear();
+    heard(&desk, "in no queue");
+
+    let unknown = desk.state.stuck(desk.now, &[task(9)]);
+    assert_eq!((unknown[0].grip, unknown[0].todo), (crate::dispatch::Grip::Unknown, RESTART));
+}
+
+#[test]
+fn the_doctor_hears_of_tasks_that_no_worker_can_do() {
+    let mut desk = Desk::new();
+    desk.submit(1, "default");
+    desk.now += OVERDUE_AFTER - A_MOMENT;
+    assert_eq!(desk.stuck(), [""; 0], "a worker may be about to come");
+    desk.now += A_MOMENT;
+    let stuck = desk.state.stuck(desk.now, &[task(1)]);
+    assert_eq!(stuck[0].grip.as_str(), "overdue");
+    assert!(stuck[0].what.contains("clerk.noop") && stuck[0].todo.contains("start a worker"), "{stuck:?}");
+    let worker = desk.join("w", 0, &[]);
+    assert_eq!(desk.stuck(), [""; 0], "it has no room now, and may have later");
+    desk.state.draining(worker);
+    assert_eq!(desk.stuck().len(), 1);
 }
