@@ -19,7 +19,7 @@ use crate::command::{CancelMode, Command};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Failure, Rejected, TaskError};
 use crate::order::{OrderKey, TimerKey};
-use crate::run::{Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
+use crate::run::{Children, Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
 use crate::scope;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
@@ -82,7 +82,8 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
                 CancelMode::Undo => Undo::Steps,
                 CancelMode::Leave => Undo::Nothing,
             };
-            Ok(vec![Entry::WindUpBegan { towards: Ending::Canceled { by, reason }, undo }])
+            let (towards, children) = (Ending::Canceled { by, reason }, Children::Canceled);
+            Ok(vec![Entry::WindUpBegan { towards, undo, children }])
         }
         Command::Retry { by } => retry(run, at, by),
     }
@@ -176,7 +177,7 @@ pub(crate) fn wind_up(run: &Run, failure: Failure) -> Entry {
         OnFailure::Compensate => Undo::Steps,
         OnFailure::Stop => Undo::Nothing,
     };
-    Entry::WindUpBegan { towards: Ending::Failed(failure), undo }
+    Entry::WindUpBegan { towards: Ending::Failed(failure), undo, children: Children::Canceled }
 }
 
 fn deliver(run: &Run, unit: UnitId, attempt: Attempt, event: Json) -> Decided {

@@ -47,7 +47,7 @@ pub(super) struct ShardState {
     pub(super) approvals: BTreeSet<OrderPlace>,
     pub(super) gathering: BTreeSet<RunId>,
     pub(super) owed: BTreeMap<Owed, Timestamp>,
-    /// Children that have begun and not ended.
+    /// Children that have begun, or are being canceled, and have not ended.
     pub(super) children: BTreeSet<Owed>,
     pub(super) watchers: BTreeMap<RunId, Vec<tokio::sync::mpsc::Sender<v1::Run>>>,
     pub(super) awaited: BTreeMap<RunId, Vec<Reply<Option<v1::Run>>>>,
@@ -151,8 +151,10 @@ impl ShardState {
                 self.reply(reply, ());
             }
             Request::ChildConfirmed(run, unit, attempt) => {
-                if self.owed.remove(&Owed::Child(run, unit, attempt)).is_some() {
-                    self.children.insert(Owed::Child(run, unit, attempt));
+                for owed in [Owed::Child(run, unit, attempt), Owed::ChildEnd(run, unit, attempt)] {
+                    if self.owed.remove(&owed).is_some() {
+                        self.children.insert(owed);
+                    }
                 }
             }
         }

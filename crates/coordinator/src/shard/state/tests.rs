@@ -78,6 +78,7 @@ impl Bench {
             Output::Dispatch(work) => Some(format!("dispatch {} {:?}", number(work.run), work.origin)),
             Output::Cancel(run, ..) => Some(format!("cancel {}", number(run))),
             Output::StartChild(parent, _) => Some(format!("start child of {}", number(parent.run))),
+            Output::CancelChild(parent, ..) => Some(format!("cancel child of {}", number(parent.run))),
             Output::Reply(_)
             | Output::Call(_)
             | Output::Reconcile(_)
@@ -176,6 +177,31 @@ fn a_child_is_asked_for_until_it_is_confirmed() {
     let result = Ok(Ending::Completed { output: Json::null() });
     bench.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
     assert!(bench.shard.runs.is_empty() && bench.shard.children.is_empty());
+}
+
+#[test]
+fn the_child_of_a_canceled_run_is_canceled_until_it_ends() {
+    let mut bench = Bench::new();
+    let later = |seconds| NOW.after(Duration::from_secs(seconds));
+    bench.start(1, "whole", None).unwrap();
+    assert_eq!(bench.left(), ["start child of 1"]);
+    bench.cancel(1).unwrap();
+    assert_eq!(bench.left(), ["cancel child of 1"]);
+    assert_eq!(bench.shard.audit().undriven, []);
+    bench.shard.ask_again(later(60), &bench.in_force.clone());
+    assert_eq!(bench.left(), ["cancel child of 1"], "and not started again");
+
+    let mut again = Bench::new();
+    again.shard.load(bench.shard.runs.remove(&id(1)).unwrap());
+    again.shard.drive_all(NOW, &again.in_force.clone());
+    assert_eq!(again.left(), ["cancel child of 1"], "also after a restart");
+    again.shard.apply(Request::ChildConfirmed(id(1), unit(), Attempt(1)), NOW, &again.in_force.clone());
+    again.shard.ask_again(later(60), &again.in_force.clone());
+    assert_eq!(again.left(), [""; 0], "it is ending");
+    assert_eq!(again.shard.audit().undriven, []);
+    let result = Ok(Ending::Canceled { by: "ada".into(), reason: "enough".into() });
+    again.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
+    assert!(again.shard.runs.is_empty() && again.shard.children.is_empty() && again.shard.owed.is_empty());
 }
 
 #[test]
