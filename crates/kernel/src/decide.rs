@@ -223,8 +223,9 @@ fn bind_outcome(run: &Run, event: Json) -> Decided {
 }
 
 fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
-    match run.ended() {
-        Some(Ended { ending: Ending::Failed(_), .. }) => {
+    let not_failed = |state| Err(Rejected::RunNotFailed { state });
+    match (run.phase(), run.ended().map(|ended| &ended.ending)) {
+        (_, Some(Ending::Failed(_))) => {
             // What was undone, if only in part, is gone: the steps that built on it cannot go on from there.
             let undid = |(id, unit): (UnitId, &Unit)| {
                 id.side == Side::Undo && (unit.output().is_some() || unit.took_effect())
@@ -235,6 +236,9 @@ fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
             let deadline = run.workflow().timeout.map(|span| at.after(span));
             Ok(vec![Entry::RunRetried { by, deadline }])
         }
-        Some(_) | None => Err(Rejected::RunNotFailed),
+        (_, Some(Ending::Completed { .. })) => not_failed("has completed"),
+        (_, Some(Ending::Canceled { .. })) => not_failed("was canceled"),
+        (Phase::WindingUp { .. }, None) => not_failed("is being wound up"),
+        (_, None) => not_failed("is still going on"),
     }
 }

@@ -131,6 +131,18 @@ pub(crate) enum SubmitError {
     Unavailable,
 }
 
+impl SubmitError {
+    /// When trying again makes sense; `None`: it never does.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SubmitError::Busy { retry_after } => Some(*retry_after),
+            SubmitError::KeyQueueFull { .. } => Some(Duration::from_secs(1)),
+            SubmitError::Unavailable => Some(Duration::from_millis(200)),
+            SubmitError::NotFound(_) | SubmitError::Rejected(_) => None,
+        }
+    }
+}
+
 /// What leaves a shard once its entries are on disk.
 pub(crate) enum Output {
     /// An answer.

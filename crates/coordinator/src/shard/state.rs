@@ -241,7 +241,13 @@ impl ShardState {
         };
         let asked = Asked::of(&command);
         let was_over = run.ended().is_some();
-        let handled = handle(run, now, command, &context)?;
+        let handled = match handle(run, now, command, &context) {
+            Ok(handled) => handled,
+            Err(rejected) => {
+                self.forget_revived(id);
+                return Err(rejected.into());
+            }
+        };
         for entry in &handled.entries {
             self.record(id, now, entry);
             self.call_news(id, entry);
@@ -283,6 +289,14 @@ impl ShardState {
             if outstanding(run).is_empty() {
                 self.retire(id);
             }
+        }
+    }
+
+    /// A run that was brought back for a command that it refused goes again.
+    fn forget_revived(&mut self, id: RunId) {
+        let owes_nothing = |run: &Run| run.ended().is_some() && outstanding(run).is_empty();
+        if self.runs.get(&id).is_some_and(|run| owes_nothing(run)) {
+            self.retire(id);
         }
     }
 

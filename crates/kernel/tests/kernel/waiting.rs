@@ -280,7 +280,9 @@ fn a_child_that_ended_well_before_its_cancelation_came_is_done_and_nothing_follo
     child_ends(&mut bench, Ok(Ending::Completed { output: Json::of(&json!("out")) }));
     assert!(bench.unit(one(1)).output().is_some());
     assert!(bench.run.step(one(3).step).is_none(), "what waited for it does not begin");
+    let before = bench.run.clone();
     bench.restore();
+    assert!(bench.run == before, "a checkpoint gives it back as it is");
     bench.work(one(0).undo(), &json!(null));
     assert!(bench.ended().undone);
     bench.replay();

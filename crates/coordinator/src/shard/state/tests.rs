@@ -112,6 +112,23 @@ fn a_run_is_started_once_while_it_goes_on_and_after_it_has_ended() {
 }
 
 #[test]
+fn a_run_that_is_brought_back_and_refuses_is_forgotten_again() {
+    let mut bench = Bench::new();
+    bench.start(1, "work", None).unwrap();
+    let mut run = bench.shard.runs[&id(1)].clone();
+    bench.finish(1).unwrap();
+    let context = Context { catalogue: &bench.in_force.catalogue, shards: ShardCount::default() };
+    let result = Ok(Json::trusted("{}"));
+    handle(&mut run, NOW, Command::FinishTask { unit: unit(), attempt: Attempt(1), result }, &context)
+        .unwrap();
+    bench.shard.apply(Request::Revive(run, Box::new(|()| {})), NOW, &bench.in_force.clone());
+    assert_eq!(bench.shard.runs.len(), 1);
+    let refused = bench.tell(1, Command::Retry { by: "ada".into() });
+    assert_eq!(refused, Err(SubmitError::Rejected(Rejected::RunNotFailed { state: "has completed" })));
+    assert!(bench.shard.runs.is_empty() && bench.shard.ended.contains(id(1)));
+}
+
+#[test]
 fn a_shard_that_is_full_refuses_and_writes_nothing() {
     let mut bench = Bench::new();
     for run in 1..=2 {
