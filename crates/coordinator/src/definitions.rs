@@ -29,6 +29,21 @@ pub struct InForce {
     pub documents: Vec<Json>,
 }
 
+#[cfg(test)]
+impl InForce {
+    /// What these documents say.
+    pub(crate) fn of(documents: &[serde_json::Value]) -> Arc<InForce> {
+        let definitions = Definitions::default();
+        let changes: Vec<DefinitionRecord> = documents
+            .iter()
+            .map(|document| DefinitionRecord { document: Json::of(document), removed: false, revision: 1 })
+            .collect();
+        definitions.apply(&changes).unwrap();
+        assert_eq!(definitions.in_force().documents.len(), documents.len(), "one of them cannot be read");
+        definitions.in_force()
+    }
+}
+
 type Place = (Kind, Name, Name);
 
 /// All revisions that still matter.

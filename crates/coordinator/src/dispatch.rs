@@ -6,7 +6,9 @@ mod actor;
 mod message;
 mod queue;
 mod state;
+mod stuck;
 
 pub(crate) use actor::{Dispatcher, DispatcherArguments};
 pub(crate) use message::{DispatchMessage, SessionId, WorkerIntro};
 pub(crate) use state::{definitions_to, hex};
+pub(crate) use stuck::{Grip, OVERDUE_AFTER, RESTART, Stuck};

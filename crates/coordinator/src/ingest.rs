@@ -232,12 +232,8 @@ impl Refused {
     /// When trying again makes sense.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refused::Shard(SubmitError::Busy { retry_after }) => Some(*retry_after),
-            Refused::Shard(SubmitError::KeyQueueFull { .. }) => Some(Duration::from_secs(1)),
-            Refused::Shard(SubmitError::Unavailable) => Some(Duration::from_millis(200)),
-            Refused::Unreadable { .. }
-            | Refused::DoesNotFit { .. }
-            | Refused::Shard(SubmitError::NotFound(_) | SubmitError::Rejected(_)) => None,
+            Refused::Shard(error) => error.retry_after(),
+            Refused::Unreadable { .. } | Refused::DoesNotFit { .. } => None,
         }
     }
 }

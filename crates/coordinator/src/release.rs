@@ -3,7 +3,7 @@
 //! Owns: the grouping of many outputs into few messages.
 use std::sync::Arc;
 
-use kapell_kernel::Command;
+use kapell_kernel::{Command, ErrorClass, ParentRef, TaskError};
 use kapell_runtime::{Job, OnDeath};
 use ractor::ActorRef;
 
@@ -30,6 +30,7 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
                 calls.push(CallMessage::Over((run, unit, no, attempt)))
             }
             Output::StartChild(parent, start) => start_child(&args.links, parent, *start),
+            Output::CancelChild(parent, child, cancel) => cancel_child(&args.links, parent, child, cancel),
             Output::TellParent(child, parent, ending) => tell_parent(&args.links, child, parent, *ending),
             Output::Notify(to, run) => {
                 // A watcher that does not keep up misses states, never the end: `AwaitEnd` tells that.
@@ -56,7 +57,7 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
     calls.into_iter().for_each(|call| args.links.tell_calls(call));
 }
 
-fn start_child(links: &Arc<Links>, parent: kapell_kernel::ParentRef, start: crate::shard::StartRun) {
+fn start_child(links: &Arc<Links>, parent: ParentRef, start: crate::shard::StartRun) {
     let (back, run) = (links.clone(), start.run);
     let reply = Box::new(move |results: Vec<Result<_, SubmitError>>| {
         let Some(mailbox) = back.of_run(parent.run) else { return };
@@ -76,10 +77,39 @@ fn start_child(links: &Arc<Links>, parent: kapell_kernel::ParentRef, start: crat
     }
 }
 
+/// It is the child's end that answers the order, unless there is no child: its start was lost before it was stored.
+fn cancel_child(links: &Arc<Links>, parent: ParentRef, child: kapell_model::RunId, cancel: Box<Command>) {
+    let (back, ParentRef { run, unit, attempt }) = (links.clone(), parent);
+    let reply = Box::new(move |result: Result<(), SubmitError>| {
+        let Some(mailbox) = back.of_run(run) else { return };
+        match result {
+            Ok(()) | Err(SubmitError::Rejected(_)) => {
+                mailbox.submit_owed(Request::ChildConfirmed(run, unit, attempt));
+            }
+            Err(SubmitError::NotFound(_)) => {
+                let error = TaskError::new(ErrorClass::Unavailable, "the child was never started");
+                let report = Command::ReportChild { unit, attempt, result: Err(error) };
+                let nothing = Box::new(|_: Result<(), SubmitError>| {});
+                mailbox.submit_owed(Request::Command(run, Box::new(report), nothing));
+            }
+            // The parent asks again until it is confirmed.
+            Err(
+                error @ (SubmitError::Busy { .. }
+                | SubmitError::KeyQueueFull { .. }
+                | SubmitError::Unavailable),
+            ) => tracing::debug!(%error, "a child was not canceled yet"),
+        }
+    });
+    match links.of_run(child) {
+        Some(mailbox) => mailbox.submit_owed(Request::Command(child, cancel, reply)),
+        None => tracing::error!(%child, "a child's id names no shard of this store"),
+    }
+}
+
 fn tell_parent(
     links: &Arc<Links>,
     child: kapell_model::RunId,
-    parent: kapell_kernel::ParentRef,
+    parent: ParentRef,
     ending: kapell_kernel::Ending,
 ) {
     let back = links.clone();

@@ -209,7 +209,7 @@ fn text(run: &Run, entry: &Entry) -> String {
         Entry::FanJoined { output, .. } => format!("every item is done: {}", short(output.as_str())),
         Entry::RunPaused { by, reason } => format!("paused by {by}: {reason}"),
         Entry::RunResumed { by } => format!("resumed by {by}"),
-        Entry::WindUpBegan { towards, undo } => {
+        Entry::WindUpBegan { towards, undo, children: _ } => {
             let undoing = match undo {
                 kapell_kernel::Undo::Steps => "steps are undone first",
                 kapell_kernel::Undo::Nothing => "things stay as they are",

@@ -120,7 +120,7 @@ pub enum Command {
         /// The CloudEvent.
         event: Json,
     },
-    /// Answers `StartChild`.
+    /// Answers `StartChild` and `CancelChild`.
     ReportChild {
         /// The unit.
         unit: UnitId,

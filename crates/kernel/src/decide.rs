@@ -19,7 +19,7 @@ use crate::command::{CancelMode, Command};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Failure, Rejected, TaskError};
 use crate::order::{OrderKey, TimerKey};
-use crate::run::{Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
+use crate::run::{Children, Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
 use crate::scope;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
@@ -82,7 +82,8 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
                 CancelMode::Undo => Undo::Steps,
                 CancelMode::Leave => Undo::Nothing,
             };
-            Ok(vec![Entry::WindUpBegan { towards: Ending::Canceled { by, reason }, undo }])
+            let (towards, children) = (Ending::Canceled { by, reason }, Children::Canceled);
+            Ok(vec![Entry::WindUpBegan { towards, undo, children }])
         }
         Command::Retry { by } => retry(run, at, by),
     }
@@ -176,7 +177,7 @@ pub(crate) fn wind_up(run: &Run, failure: Failure) -> Entry {
         OnFailure::Compensate => Undo::Steps,
         OnFailure::Stop => Undo::Nothing,
     };
-    Entry::WindUpBegan { towards: Ending::Failed(failure), undo }
+    Entry::WindUpBegan { towards: Ending::Failed(failure), undo, children: Children::Canceled }
 }
 
 fn deliver(run: &Run, unit: UnitId, attempt: Attempt, event: Json) -> Decided {
@@ -222,8 +223,9 @@ fn bind_outcome(run: &Run, event: Json) -> Decided {
 }
 
 fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
-    match run.ended() {
-        Some(Ended { ending: Ending::Failed(_), .. }) => {
+    let not_failed = |state| Err(Rejected::RunNotFailed { state });
+    match (run.phase(), run.ended().map(|ended| &ended.ending)) {
+        (_, Some(Ending::Failed(_))) => {
             // What was undone, if only in part, is gone: the steps that built on it cannot go on from there.
             let undid = |(id, unit): (UnitId, &Unit)| {
                 id.side == Side::Undo && (unit.output().is_some() || unit.took_effect())
@@ -234,6 +236,9 @@ fn retry(run: &Run, at: Timestamp, by: Arc<str>) -> Decided {
             let deadline = run.workflow().timeout.map(|span| at.after(span));
             Ok(vec![Entry::RunRetried { by, deadline }])
         }
-        Some(_) | None => Err(Rejected::RunNotFailed),
+        (_, Some(Ending::Completed { .. })) => not_failed("has completed"),
+        (_, Some(Ending::Canceled { .. })) => not_failed("was canceled"),
+        (Phase::WindingUp { .. }, None) => not_failed("is being wound up"),
+        (_, None) => not_failed("is still going on"),
     }
 }

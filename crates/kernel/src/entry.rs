@@ -10,7 +10,7 @@ use kapell_model::{Json, RunId, Timestamp, ToolRef};
 use crate::command::{ApprovalAnswer, CallVerdict, PlanSource, Verdict};
 use crate::error::TaskError;
 use crate::order::{ApprovalKey, Question};
-use crate::run::{Ending, OutcomeVerdict, ParentRef, Undo};
+use crate::run::{Children, Ending, OutcomeVerdict, ParentRef, Undo};
 use crate::unit::{Attempt, CallNo, CallOutcome, UnitId};
 
 /// What a run begins with.
@@ -248,12 +248,14 @@ pub enum Entry {
         /// Who.
         by: Arc<str>,
     },
-    /// It will end without completing: nothing new begins, open calls may end.
+    /// It will end without completing: nothing new begins, open calls and children may end.
     WindUpBegan {
         /// How it will end.
         towards: Ending,
         /// Whether steps are undone first.
         undo: Undo,
+        /// What becomes of the children that go on.
+        children: Children,
     },
     /// A unit with an open call was let go once the call was over.
     UnitSettled {

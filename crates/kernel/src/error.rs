@@ -149,9 +149,12 @@ pub enum Rejected {
     /// The run has ended; nothing applies to it.
     #[error("the run has ended")]
     RunEnded,
-    /// The run has not ended; only ended runs can be retried.
-    #[error("the run is still going on; only a failed run can be retried")]
-    RunNotFailed,
+    /// The run has not failed.
+    #[error("the run {state}; only a failed run can be retried")]
+    RunNotFailed {
+        /// What it did instead, as a phrase.
+        state: &'static str,
+    },
     /// The run undid its work; there is nothing to go on from.
     #[error("the run undid its steps when it failed; start a new one instead")]
     Compensated,

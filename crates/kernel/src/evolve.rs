@@ -223,10 +223,10 @@ fn apply(run: &mut Run, entry: &Entry) {
         }
         Entry::RunPaused { .. } => run.paused = true,
         Entry::RunResumed { .. } => run.paused = false,
-        Entry::WindUpBegan { towards, undo } => {
+        Entry::WindUpBegan { towards, undo, children } => {
             run.phase = Phase::WindingUp { towards: Box::new(towards.clone()), undo: *undo };
             run.paused = false;
-            steps::stop(run);
+            steps::stop(run, *children);
         }
         Entry::RunEnded { ending, at, outcome } => end(run, ending, *at, outcome.clone()),
         Entry::ParentTold => {

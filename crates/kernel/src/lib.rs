@@ -36,7 +36,9 @@ pub use handle::{Handled, handle};
 pub use image::{BadImage, OutcomeImage, PhaseImage, RunImage, StepImage};
 pub use order::{ApprovalKey, Dispatch, Order, OrderKey, Question, QuestionKind, TimerKey};
 pub use outstanding::outstanding;
-pub use run::{Ended, Ending, Fan, Forward, OutcomeVerdict, ParentRef, Phase, Run, StepState, Undo};
+pub use run::{
+    Children, Ended, Ending, Fan, Forward, OutcomeVerdict, ParentRef, Phase, Run, StepState, Undo,
+};
 pub use unit::{Asked, Attempt, Call, CallNo, CallOutcome, CallState, ItemIndex, Side, Status, Unit, UnitId};
 
 use kapell_model::ShardCount;

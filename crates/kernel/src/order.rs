@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kapell_model::{Json, Name, RunId, Timestamp};
 
+use crate::command::CancelMode;
 use crate::run::ParentRef;
 use crate::unit::{Attempt, Call, CallNo, UnitId};
 
@@ -80,6 +81,21 @@ pub enum Order {
         /// `event.data` of the child.
         input: Json,
     },
+    /// Cancel the run of a subworkflow, and tell how it ended.
+    CancelChild {
+        /// The unit.
+        unit: UnitId,
+        /// The attempt.
+        attempt: Attempt,
+        /// The child.
+        child: RunId,
+        /// Who says so.
+        by: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+        /// How.
+        mode: CancelMode,
+    },
     /// Tell the run that started this one how it ended.
     TellParent(ParentRef),
     /// A person paused the run; wait for a person.
@@ -135,6 +151,8 @@ pub enum OrderKey {
     Event(UnitId, Attempt),
     /// [`Order::StartChild`].
     Child(UnitId, Attempt),
+    /// [`Order::CancelChild`].
+    CancelChild(UnitId, Attempt),
     /// [`Order::TellParent`].
     Parent,
     /// [`Order::AwaitResume`].
@@ -223,6 +241,7 @@ impl Order {
             Order::SetTimer { key, .. } => OrderKey::Timer(*key),
             Order::AwaitEvent { unit, attempt, .. } => OrderKey::Event(*unit, *attempt),
             Order::StartChild { unit, attempt, .. } => OrderKey::Child(*unit, *attempt),
+            Order::CancelChild { unit, attempt, .. } => OrderKey::CancelChild(*unit, *attempt),
             Order::TellParent(_) => OrderKey::Parent,
             Order::AwaitResume => OrderKey::Resume,
             Order::BindOutcome { .. } => OrderKey::Outcome,

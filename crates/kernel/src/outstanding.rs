@@ -1,10 +1,12 @@
 //! What must be driven now.
 //!
 //! Owns: deriving orders from a state. `evolve` reports the difference of two such lists, so both agree.
+use kapell_model::RunId;
 use kapell_model::plan::StepKind;
 
+use crate::command::CancelMode;
 use crate::order::{ApprovalKey, Dispatch, Order, Question, QuestionKind, TimerKey};
-use crate::run::{OutcomeState, Phase, Run};
+use crate::run::{Ending, OutcomeState, Phase, Run, Undo};
 use crate::unit::{Attempt, Call, CallState, Side, Status, Unit, UnitId};
 
 /// Everything that the run is waiting for, in a stable order.
@@ -90,7 +92,9 @@ pub(crate) fn unit_orders(run: &Run, id: UnitId, unit: &Unit, orders: &mut Vec<O
             }
         }
         Status::InChild { child } => {
-            if let Some(StepKind::Subworkflow { workflow, .. }) =
+            if let Phase::WindingUp { towards, undo } = &run.phase {
+                orders.push(cancel_child((id, attempt), *child, run, (towards, *undo)));
+            } else if let Some(StepKind::Subworkflow { workflow, .. }) =
                 run.plan_step(id.step).map(|step| &step.kind)
             {
                 let (workflow, input) = (workflow.clone(), unit.input.clone());
@@ -106,6 +110,28 @@ pub(crate) fn unit_orders(run: &Run, id: UnitId, unit: &Unit, orders: &mut Vec<O
         | Status::Skipped => {}
     }
     orders.extend(unit.calls.iter().filter_map(|call| call_order(id, call)));
+}
+
+/// A child ends as its parent does: whoever canceled that cancels this, and what is undone there is undone here.
+fn cancel_child(
+    (unit, attempt): (UnitId, Attempt),
+    child: RunId,
+    run: &Run,
+    (towards, undo): (&Ending, Undo),
+) -> Order {
+    let (by, reason) = match towards {
+        Ending::Canceled { by, reason } => (by.clone(), reason.clone()),
+        Ending::Failed(failure) => {
+            (format!("run {}", run.id).into(), format!("it failed: {}", failure.error).into())
+        }
+        // No run is wound up towards it.
+        Ending::Completed { .. } => (format!("run {}", run.id).into(), "it is over".into()),
+    };
+    let mode = match undo {
+        Undo::Steps => CancelMode::Undo,
+        Undo::Nothing => CancelMode::Leave,
+    };
+    Order::CancelChild { unit, attempt, child, by, reason, mode }
 }
 
 fn dispatch(run: &Run, id: UnitId, unit: &Unit, deadline: kapell_model::Timestamp) -> Order {

@@ -60,7 +60,7 @@ pub enum Phase {
     Planning,
     /// Following its plan.
     Running,
-    /// Letting open calls end, then undoing, then ending as this says.
+    /// Letting open calls and children end, then undoing, then ending as this says.
     WindingUp {
         /// How it will end.
         towards: Box<Ending>,
@@ -78,6 +78,15 @@ pub enum Undo {
     Steps,
     /// Things stay as they are.
     Nothing,
+}
+
+/// What becomes of the children that go on when a run is wound up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// They are canceled, and the run waits for their ends.
+    Canceled,
+    /// They go on, and nobody waits for them: so it was before they were canceled.
+    LeftAlone,
 }
 
 /// What is left to know of a run that is over.

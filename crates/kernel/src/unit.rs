@@ -180,7 +180,7 @@ pub enum Status {
         /// When the wait has taken too long.
         until: Option<Timestamp>,
     },
-    /// Another workflow runs.
+    /// Another workflow runs; once this run is wound up, it is being canceled.
     InChild {
         /// Its run.
         child: RunId,

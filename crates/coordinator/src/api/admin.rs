@@ -1,5 +1,5 @@
 //! What operators ask of a node.
-use kapell_model::{Seq, ShardId};
+use kapell_model::{RunId, Seq, ShardId};
 use kapell_proto::v1;
 use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::oneshot;
@@ -8,7 +8,7 @@ use tonic::{Request as GrpcRequest, Response, Status};
 use super::{Parts, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
-use crate::dispatch::DispatchMessage;
+use crate::dispatch::{DispatchMessage, RESTART, Stuck};
 use crate::shard::{Audit, Request, Stats, SubmitError};
 
 /// What operators ask of a node.
@@ -122,50 +122,46 @@ async fn examine(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
             unit: *unit,
             attempt: *attempt,
         });
-        for key in unknown_tasks(parts, tasks.collect()).await {
-            answer.findings.push(finding(
-                "undriven",
-                &key.run,
-                &format!("the dispatcher does not know {key:?}"),
-            ));
-        }
+        let stuck = stuck_tasks(parts, tasks.collect()).await;
+        answer.findings.extend(stuck.iter().map(|stuck| of_stuck(&stuck.key.run, stuck)));
         let calls = audit.calls.iter().map(|(run, unit, no, attempt)| CallKey {
             run: *run,
             unit: *unit,
             no: *no,
             attempt: *attempt,
         });
-        for key in unknown_calls(parts, calls.collect()).await {
-            answer.findings.push(finding(
-                "undriven",
-                &key.run,
-                &format!("the call desk does not know {key:?}"),
-            ));
-        }
+        let stuck = stuck_calls(parts, calls.collect()).await;
+        answer.findings.extend(stuck.iter().map(|stuck| of_stuck(&stuck.key.run, stuck)));
     }
     Ok(answer)
 }
 
-async fn unknown_tasks(parts: &Parts, keys: Vec<TaskKey>) -> Vec<TaskKey> {
-    let (reply, unknown) = oneshot::channel();
-    parts.links.tell_dispatch(DispatchMessage::Unknown(keys, reply));
-    unknown.await.unwrap_or_default()
+async fn stuck_tasks(parts: &Parts, keys: Vec<TaskKey>) -> Vec<Stuck<TaskKey>> {
+    let (reply, stuck) = oneshot::channel();
+    parts.links.tell_dispatch(DispatchMessage::Stuck(keys, reply));
+    stuck.await.unwrap_or_default()
 }
 
-async fn unknown_calls(parts: &Parts, keys: Vec<CallKey>) -> Vec<CallKey> {
-    let (reply, unknown) = oneshot::channel();
-    parts.links.tell_calls(CallMessage::Unknown(keys, reply));
-    unknown.await.unwrap_or_default()
+async fn stuck_calls(parts: &Parts, keys: Vec<CallKey>) -> Vec<Stuck<CallKey>> {
+    let (reply, stuck) = oneshot::channel();
+    parts.links.tell_calls(CallMessage::Stuck(keys, reply));
+    stuck.await.unwrap_or_default()
 }
 
-fn finding(kind: &str, run: &kapell_model::RunId, text: &str) -> v1::Finding {
+fn of_stuck<K>(run: &RunId, stuck: &Stuck<K>) -> v1::Finding {
+    finding_with(stuck.grip.as_str(), run, &stuck.what, stuck.todo)
+}
+
+fn finding(kind: &str, run: &RunId, text: &str) -> v1::Finding {
+    finding_with(kind, run, text, RESTART)
+}
+
+fn finding_with(kind: &str, run: &RunId, text: &str, todo: &str) -> v1::Finding {
     v1::Finding {
         kind: kind.to_owned(),
         run: run.to_string(),
         text: text.to_owned(),
-        hint: format!(
-            "`kapell run explain {run}` tells its story; restarting the coordinator drives every order anew"
-        ),
+        hint: format!("{todo}; `kapell run explain {run}` tells the run's story"),
     }
 }
 

@@ -100,3 +100,23 @@ fn answer_batch(results: &[v1::PublishResult]) -> Response {
     let status = if refused { StatusCode::MULTI_STATUS } else { StatusCode::ACCEPTED };
     (status, axum::Json(results.iter().map(result_json).collect::<Value>())).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(retry_after_ms: Option<u64>) -> (StatusCode, Option<String>) {
+        let refusal = v1::Refusal { code: "busy".to_owned(), message: "busy".to_owned(), retry_after_ms };
+        let result = v1::PublishResult { refusal: Some(refusal), ..v1::PublishResult::default() };
+        let response = answer(&result);
+        let header = response.headers().get(header::RETRY_AFTER);
+        (response.status(), header.map(|seconds| seconds.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn a_refusal_for_now_says_in_whole_seconds_when_to_try_again() {
+        assert_eq!(answered(Some(50)), (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned())));
+        assert_eq!(answered(Some(1_001)), (StatusCode::SERVICE_UNAVAILABLE, Some("2".to_owned())));
+        assert_eq!(answered(None), (StatusCode::BAD_REQUEST, None));
+    }
+}

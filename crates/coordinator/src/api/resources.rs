@@ -157,14 +157,30 @@ async fn delete(
         return Err(Status::not_found(text));
     };
     if let Err(needed) = validate::catalogue(kept) {
-        let needs = needed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let text = format!("{kind} `{}` is still needed: {needs}", request.name);
-        return Err(Status::failed_precondition(text));
+        return Err(Status::failed_precondition(still_needed(kind, &request.name, needed)));
     }
     let document: Json = text(gone);
     define(parts, vec![DefinitionRecord { document, removed: true, revision: in_force.revision + 1 }])
         .await?;
     Ok(v1::DeleteResourceResponse { revision: parts.definitions.in_force().revision })
+}
+
+/// How many places are named that need a definition.
+const NEEDS_SHOWN_MAX: usize = 10;
+
+/// One line for each place that needs it. The hints of the places say how to add what is missing, which is not what
+/// somebody wants who deletes it.
+fn still_needed(kind: Kind, name: &str, needed: Vec<Diagnostic>) -> String {
+    let more = needed.len().saturating_sub(NEEDS_SHOWN_MAX);
+    let mut text = format!("{kind} `{name}` is still needed; without it:");
+    for place in needed.into_iter().take(NEEDS_SHOWN_MAX) {
+        text.push_str(&format!("\n  {}", Diagnostic { hint: None, ..place }));
+    }
+    if more > 0 {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text.push_str("\n  hint: change or delete these first");
+    text
 }
 
 fn shown(found: &Diagnostic) -> v1::Diagnostic {
@@ -176,5 +192,36 @@ fn shown(found: &Diagnostic) -> v1::Diagnostic {
         field: found.field.clone(),
         message: found.message.clone(),
         hint: found.hint.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_definition_is_named_line_by_line_and_not_without_end() {
+        let needs = |at| Diagnostic {
+            place: None,
+            severity: Severity::Error,
+            kind: Some(Kind::Workflow),
+            name: Some(format!("default/w{at}")),
+            field: String::new(),
+            message: "there is no skill `a.b`".to_owned(),
+            hint: Some("apply both together".to_owned()),
+        };
+        let two = still_needed(Kind::Specialist, "a", (0..2).map(needs).collect());
+        assert_eq!(
+            two.lines().collect::<Vec<_>>(),
+            [
+                "Specialist `a` is still needed; without it:",
+                "  Workflow default/w0: there is no skill `a.b`",
+                "  Workflow default/w1: there is no skill `a.b`",
+                "  hint: change or delete these first",
+            ]
+        );
+        let many = still_needed(Kind::Specialist, "a", (0..NEEDS_SHOWN_MAX + 3).map(needs).collect());
+        assert_eq!(many.lines().count(), NEEDS_SHOWN_MAX + 3);
+        assert!(many.contains("  and 3 more\n"), "{many}");
     }
 }

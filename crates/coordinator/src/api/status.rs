@@ -29,8 +29,20 @@ pub(super) fn of_refused(error: &Refused) -> Status {
     }
 }
 
+/// Says in a trailer when to try again, as gRPC clients know it: milliseconds.
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// What a shard refused.
 pub(super) fn of_submit(error: &SubmitError) -> Status {
+    let mut status = kind_of_submit(error);
+    if let Some(after) = error.retry_after() {
+        let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        status.metadata_mut().insert(RETRY_PUSHBACK, millis.into());
+    }
+    status
+}
+
+fn kind_of_submit(error: &SubmitError) -> Status {
     match error {
         SubmitError::Busy { .. } | SubmitError::KeyQueueFull { .. } => {
             Status::resource_exhausted(error.to_string())
@@ -83,4 +95,31 @@ pub(super) fn run(text: &str) -> Result<RunId, Status> {
 /// Who acts; empty: `somebody`.
 pub(super) fn by(text: &str) -> std::sync::Arc<str> {
     if text.is_empty() { "somebody".into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kapell_kernel::Rejected;
+    use kapell_model::ShardId;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_now_says_when_to_try_again_and_another_does_not() {
+        let pushback = |error: &SubmitError| {
+            let status = of_submit(error);
+            status.metadata().get(RETRY_PUSHBACK).map(|millis| millis.to_str().unwrap().to_owned())
+        };
+        let busy = SubmitError::Busy { retry_after: Duration::from_millis(50) };
+        assert_eq!(pushback(&busy).as_deref(), Some("50"));
+        let full = SubmitError::KeyQueueFull { key: "k".to_owned(), waiting: 10_000 };
+        assert_eq!(pushback(&full).as_deref(), Some("1000"));
+        assert_eq!(pushback(&SubmitError::Unavailable).as_deref(), Some("200"));
+        assert_eq!(pushback(&SubmitError::NotFound(RunId::new(ShardId(0), 1))), None);
+        assert_eq!(pushback(&SubmitError::Rejected(Rejected::RunEnded)), None);
+        let refused = of_refused(&Refused::Shard(full));
+        assert!(refused.metadata().contains_key(RETRY_PUSHBACK), "also where an event is refused");
+    }
 }

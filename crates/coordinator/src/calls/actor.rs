@@ -13,7 +13,7 @@ use super::message::CallMessage;
 use super::state::{Act, CallState};
 use crate::answer::answer;
 use crate::definitions::Definitions;
-use crate::dispatch::{DispatchMessage, SessionId};
+use crate::dispatch::{DispatchMessage, SessionId, definitions_to};
 use crate::links::Links;
 
 /// How often leases and waiting times are looked at.
@@ -85,11 +85,9 @@ impl Running {
                 self.report(now, session, *report);
                 self.state.tick(now, &in_force);
             }
+            CallMessage::Define(session) => self.send(session, None),
             CallMessage::Tick => self.state.tick(now, &in_force),
-            CallMessage::Unknown(keys, reply) => {
-                let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                answer(reply, unknown);
-            }
+            CallMessage::Stuck(keys, reply) => answer(reply, self.state.stuck(now, &keys)),
             CallMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }
@@ -107,7 +105,7 @@ impl Running {
             }
             Some(call_report::Which::Call(call)) => match CallKey::from_proto(Some(&call)) {
                 Ok(key) => {
-                    self.state.made(session, key);
+                    self.state.made(now, session, key);
                     self.finish(session, key, outcome);
                 }
                 Err(error) => tracing::warn!(%error, "a connector reported a call that is none"),
@@ -142,7 +140,7 @@ impl Running {
     fn act(&mut self) {
         for act in std::mem::take(&mut self.state.acts) {
             match act {
-                Act::Send(session, order) => self.send(session, order),
+                Act::Send(session, order) => self.send(session, Some(order)),
                 Act::Finish(key, outcome) => {
                     let command =
                         Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
@@ -158,8 +156,18 @@ impl Running {
         }
     }
 
-    fn send(&mut self, session: SessionId, order: v1::CallOrder) {
-        let frame = v1::CallFrame { messages: vec![v1::CallMessage { kind: Some(Kind::Call(order)) }] };
+    /// Definitions that the connector does not know go first: the call may have been decided under them, and nobody else
+    /// sends them, so that nothing overtakes them.
+    fn send(&mut self, session: SessionId, order: Option<v1::CallOrder>) {
+        let in_force = self.args.definitions.in_force();
+        let news = self.state.must_hear_of(session, in_force.revision);
+        let news = news.then(|| Kind::Definitions(definitions_to(&in_force)));
+        let kinds = news.into_iter().chain(order.map(Kind::Call));
+        let messages: Vec<_> = kinds.map(|kind| v1::CallMessage { kind: Some(kind) }).collect();
+        if messages.is_empty() {
+            return;
+        }
+        let frame = v1::CallFrame { messages };
         let sent = self.state.sender(session).is_some_and(|to| to.try_send(Ok(frame)).is_ok());
         if !sent {
             tracing::warn!(?session, "a connector does not read its frames; its session is ended");
@@ -184,3 +192,6 @@ fn outcome_of(result: Option<call_report::Result>) -> CallOutcome {
         None => broken("the connector reported no result".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

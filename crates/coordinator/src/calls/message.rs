@@ -8,7 +8,7 @@ use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::dispatch::SessionId;
+use crate::dispatch::{SessionId, Stuck};
 use crate::shard::WorkOrder;
 
 /// Where frames for a connector go.
@@ -21,6 +21,8 @@ pub(crate) struct ConnectorIntro {
     pub(crate) instance: Vec<u8>,
     pub(crate) capacity: u32,
     pub(crate) holding: Vec<CallKey>,
+    /// Of the definitions in its welcome.
+    pub(crate) revision: u64,
     pub(crate) to: ToConnector,
 }
 
@@ -53,10 +55,12 @@ pub(crate) enum CallMessage {
     Heard(SessionId),
     /// A call, a finding-out or a read ended.
     Report(SessionId, Box<v1::CallReport>),
+    /// The definitions changed; the connector may not know yet.
+    Define(SessionId),
     /// Time has passed.
     Tick,
-    /// Which of these calls nobody knows here.
-    Unknown(Vec<CallKey>, oneshot::Sender<Vec<CallKey>>),
+    /// Which of these calls do not move, those that nobody knows here among them.
+    Stuck(Vec<CallKey>, oneshot::Sender<Vec<Stuck<CallKey>>>),
     /// Who is connected.
     Status(oneshot::Sender<Vec<v1::SessionStatus>>),
 }

@@ -34,6 +34,8 @@ struct Session {
     instance: Vec<u8>,
     capacity: u32,
     held: BTreeSet<Item>,
+    /// Of the definitions that it was told last.
+    revision: u64,
     to: Option<ToConnector>,
     heard: Instant,
 }
@@ -50,6 +52,8 @@ struct Work {
     call: Call,
     aim: Aim,
     place: Place,
+    /// Since when it is known here with this aim.
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +73,9 @@ enum Place {
     /// A read is under way that finds out.
     FindingOut,
     /// The run was told how it ended and has not answered yet; it must not be made again meanwhile.
-    Told,
+    Told {
+        since: Instant,
+    },
 }
 
 struct Reading {
@@ -130,7 +136,7 @@ impl CallState {
             self.adoption_ends = Some(now + self.lease);
         }
         let place = if waits { Place::Limbo } else { Place::Queued };
-        self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place });
+        self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place, since: now });
         if !waits {
             self.queue.push_back(Item::Call(key));
             self.hand_out(in_force);
@@ -157,7 +163,10 @@ impl CallState {
                 // A connector may still begin the call it holds within one timeout, and what it sent may take effect
                 // within another: a read before that could miss it.
                 let place = Place::Settling(now + entry.timeout * 2);
-                self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::FindOut, place });
+                self.calls.insert(
+                    key,
+                    Work { namespace: order.namespace, call, aim: Aim::FindOut, place, since: now },
+                );
             }
             (Idempotency::None, None) => {
                 let reason = format!("the tool `{}` declares no way to find out", call.tool).into();
@@ -212,6 +221,7 @@ impl CallState {
             instance: intro.instance,
             capacity: intro.capacity,
             held: BTreeSet::new(),
+            revision: intro.revision,
             to: Some(intro.to),
             heard: now,
         };
@@ -266,14 +276,14 @@ impl CallState {
     }
 
     /// A call ended; its run is told, and it must not be made again meanwhile.
-    pub(super) fn made(&mut self, session: SessionId, key: CallKey) {
+    pub(super) fn made(&mut self, now: Instant, session: SessionId, key: CallKey) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.held.remove(&Item::Call(key));
         }
         // A report may come after its session was given up. By then it is being found out how the call ended, and that
         // goes on: the run takes no other answer any more.
         if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make) {
-            self.told(key);
+            self.told(now, key);
         }
     }
 
@@ -305,16 +315,16 @@ impl CallState {
         };
         match verdict {
             Some(verdict) => {
-                self.told(key);
+                self.told(now, key);
                 self.acts.push(Act::Settle(key, verdict));
             }
             None => self.find_out_later(now, key),
         }
     }
 
-    fn told(&mut self, key: CallKey) {
+    fn told(&mut self, now: Instant, key: CallKey) {
         if let Some(work) = self.calls.get_mut(&key) {
-            work.place = Place::Told;
+            work.place = Place::Told { since: now };
         }
     }
 
@@ -337,7 +347,7 @@ impl CallState {
             let limbo = self.calls.iter().filter(|(_, work)| work.place == Place::Limbo);
             let limbo: Vec<CallKey> = limbo.map(|(key, _)| *key).collect();
             for key in limbo {
-                self.told(key);
+                self.told(now, key);
                 let reason: Arc<str> = "no connector came back with the call after a restart".into();
                 self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason }));
             }
@@ -373,7 +383,7 @@ impl CallState {
         for item in session.held {
             match item {
                 Item::Call(key) => {
-                    self.told(key);
+                    self.told(now, key);
                     self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason: why.into() }));
                 }
                 Item::Read(id) => {
@@ -455,12 +465,15 @@ impl CallState {
         }
     }
 
-    pub(super) fn sender(&self, session: SessionId) -> Option<&ToConnector> {
-        self.sessions.get(&session)?.to.as_ref()
+    /// Whether the connector must be told of these definitions before any call that was decided under them. Asked once
+    /// for each: from then on it counts as told.
+    pub(super) fn must_hear_of(&mut self, session: SessionId, revision: u64) -> bool {
+        let behind = self.sessions.get_mut(&session).filter(|session| session.revision < revision);
+        behind.map(|session| session.revision = revision).is_some()
     }
 
-    pub(super) fn knows(&self, key: &CallKey) -> bool {
-        self.calls.contains_key(key)
+    pub(super) fn sender(&self, session: SessionId) -> Option<&ToConnector> {
+        self.sessions.get(&session)?.to.as_ref()
     }
 
     pub(super) fn status(&self, now: Instant) -> Vec<v1::SessionStatus> {
@@ -493,5 +506,6 @@ fn idempotency_key(key: &CallKey) -> String {
     format!("{}-{}{item}{undo}-{}", key.run, unit.step, key.no.0)
 }
 
+mod stuck;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use super::message::{DispatchMessage, Joined, SessionId};
-use super::state::{Act, DispatchState};
+use super::state::{Act, DispatchState, definitions_to};
 use crate::answer::answer;
 use crate::calls::{CallMessage, Read};
 use crate::definitions::{Definitions, InForce};
@@ -110,11 +110,9 @@ impl Running {
             DispatchMessage::Tool { session, task, no, tool, args } => {
                 self.call_tool(session, task, no, (tool, args), &in_force);
             }
+            DispatchMessage::Define(session) => self.send(session, vec![]),
             DispatchMessage::Tick => self.state.tick(now),
-            DispatchMessage::Unknown(keys, reply) => {
-                let unknown = keys.into_iter().filter(|key| !self.state.knows(key)).collect();
-                answer(reply, unknown);
-            }
+            DispatchMessage::Stuck(keys, reply) => answer(reply, self.state.stuck(now, &keys)),
             DispatchMessage::Status(reply) => answer(reply, self.state.status(now)),
         }
     }
@@ -197,10 +195,18 @@ impl Running {
         self.args.links.tell_run(key.run, command, Box::new(|_| {}));
     }
 
-    /// Sends in frames. A worker whose queue is full is cut off: it comes back and says what it holds.
+    /// Sends in frames. Definitions that the worker does not know go first: what it is told may have been decided under
+    /// them, and nobody else sends them, so that nothing overtakes them. A worker whose queue is full is cut off: it
+    /// comes back and says what it holds.
     fn send(&mut self, session: SessionId, messages: Vec<Kind>) {
-        let mut messages =
-            messages.into_iter().map(|kind| v1::CoordinatorMessage { kind: Some(kind) }).peekable();
+        let in_force = self.args.definitions.in_force();
+        let news = self.state.must_hear_of(session, in_force.revision);
+        let news = news.then(|| Kind::Definitions(definitions_to(&in_force)));
+        let mut messages = news
+            .into_iter()
+            .chain(messages)
+            .map(|kind| v1::CoordinatorMessage { kind: Some(kind) })
+            .peekable();
         while messages.peek().is_some() {
             let frame =
                 v1::CoordinatorFrame { messages: messages.by_ref().take(FRAME_MESSAGES_MAX).collect() };
@@ -213,3 +219,6 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use kapell_wire::task::TaskKey;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use super::stuck::Stuck;
 use crate::shard::WorkOrder;
 
 /// One connection of a worker. A worker that comes back has another.
@@ -25,6 +26,8 @@ pub(crate) struct WorkerIntro {
     /// NAMESPACE/SKILL.
     pub(crate) skills: Vec<String>,
     pub(crate) holding: Vec<TaskKey>,
+    /// Of the definitions in its welcome.
+    pub(crate) revision: u64,
     pub(crate) to: ToWorker,
 }
 
@@ -56,10 +59,12 @@ pub(crate) enum DispatchMessage {
     ReadDone { task: TaskKey, no: CallNo, result: Result<Json, kapell_kernel::TaskError> },
     /// A task wants a tool called.
     Tool { session: SessionId, task: TaskKey, no: CallNo, tool: ToolRef, args: Json },
+    /// The definitions changed; the worker may not know yet.
+    Define(SessionId),
     /// Time has passed.
     Tick,
-    /// Which of these tasks nobody knows here.
-    Unknown(Vec<TaskKey>, oneshot::Sender<Vec<TaskKey>>),
+    /// Which of these tasks do not move, those that nobody knows here among them.
+    Stuck(Vec<TaskKey>, oneshot::Sender<Vec<Stuck<TaskKey>>>),
     /// Who is connected.
     Status(oneshot::Sender<DispatchStatus>),
 }

@@ -60,6 +60,11 @@ impl FairQueue {
         }
     }
 
+    /// All that wait.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskKey> {
+        self.lanes.values().flatten().copied()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -39,6 +39,8 @@ pub(super) struct Session {
     held: BTreeSet<TaskKey>,
     quarantined: BTreeMap<String, String>,
     draining: bool,
+    /// Of the definitions that it was told last.
+    revision: u64,
     /// `None`: the connection ended; the lease runs.
     pub(super) to: Option<ToWorker>,
     heard: Instant,
@@ -48,6 +50,8 @@ struct Task {
     namespace: Name,
     work: Dispatch,
     place: Place,
+    /// Since when it is known here.
+    since: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +95,7 @@ impl DispatchState {
             // The shard was reloaded and drives its orders again; this one is being driven.
             return;
         }
-        let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo };
+        let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo, since: now };
         self.tasks.insert(key, task);
         match order.origin {
             Origin::New => self.enqueue(key, in_force),
@@ -163,6 +167,7 @@ impl DispatchState {
                 held: BTreeSet::new(),
                 quarantined: BTreeMap::new(),
                 draining: false,
+                revision: intro.revision,
                 to: Some(intro.to),
                 heard: now,
             },
@@ -187,7 +192,8 @@ impl DispatchState {
             return;
         };
         match &task.place {
-            Place::Held(other) if *other != session => {
+            // A session that is gone holds nothing: its worker has just come back under another.
+            Place::Held(other) if *other != session && self.sessions.contains_key(other) => {
                 self.acts.push(Act::Cancel(session, key));
                 return;
             }
@@ -346,12 +352,15 @@ impl DispatchState {
         }
     }
 
-    pub(super) fn sender(&self, session: SessionId) -> Option<&ToWorker> {
-        self.sessions.get(&session)?.to.as_ref()
+    /// Whether the worker must be told of these definitions before anything that was decided under them. Asked once
+    /// for each: from then on it counts as told.
+    pub(super) fn must_hear_of(&mut self, session: SessionId, revision: u64) -> bool {
+        let behind = self.sessions.get_mut(&session).filter(|session| session.revision < revision);
+        behind.map(|session| session.revision = revision).is_some()
     }
 
-    pub(super) fn knows(&self, key: &TaskKey) -> bool {
-        self.tasks.contains_key(key)
+    pub(super) fn sender(&self, session: SessionId) -> Option<&ToWorker> {
+        self.sessions.get(&session)?.to.as_ref()
     }
 
     pub(super) fn status(&self, now: Instant) -> DispatchStatus {
@@ -397,3 +406,7 @@ pub(crate) fn definitions_to(in_force: &Arc<InForce>) -> v1::Definitions {
         documents: in_force.documents.iter().map(ToString::to_string).collect(),
     }
 }
+
+mod stuck;
+#[cfg(test)]
+mod tests;

@@ -69,14 +69,16 @@ impl ConnectorSessions {
             .map(|call| CallKey::from_proto(Some(call)))
             .collect::<Result<_, BadRef>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let in_force = self.definitions.in_force();
         let welcome = v1::Welcome {
             heartbeat_ms: self.liveness.heartbeat.as_millis() as u64,
             lease_ms: self.liveness.lease.as_millis() as u64,
-            definitions: Some(definitions_to(&self.definitions.in_force())),
+            definitions: Some(definitions_to(&in_force)),
         };
         send(to, Kind::Welcome(welcome)).await?;
         let (name, instance, capacity) = (hello.connector, hello.instance, hello.capacity);
-        let intro = ConnectorIntro { name, instance, capacity, holding, to: to.clone() };
+        let revision = in_force.revision;
+        let intro = ConnectorIntro { name, instance, capacity, holding, revision, to: to.clone() };
         let (reply, joined) = oneshot::channel();
         self.links.tell_calls(CallMessage::Join(intro, reply));
         joined.await.map_err(|_| Status::unavailable("the coordinator is stopping"))
@@ -114,12 +116,11 @@ async fn serve(
                     return;
                 }
             },
-            changed = revisions.changed() => {
-                let in_force = revisions.borrow_and_update().clone();
-                if changed.is_err() || send(to, Kind::Definitions(definitions_to(&in_force))).await.is_err() {
-                    return;
-                }
-            }
+            // The call desk sends them: what it orders must not overtake them.
+            changed = revisions.changed() => match changed {
+                Ok(()) => links.tell_calls(CallMessage::Define(session)),
+                Err(_) => return,
+            },
         }
     }
 }

@@ -71,10 +71,11 @@ impl WorkerSessions {
             .map(|task| TaskKey::from_proto(Some(task)))
             .collect::<Result<_, BadRef>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let in_force = self.definitions.in_force();
         let welcome = v1::Welcome {
             heartbeat_ms: self.liveness.heartbeat.as_millis() as u64,
             lease_ms: self.liveness.lease.as_millis() as u64,
-            definitions: Some(definitions_to(&self.definitions.in_force())),
+            definitions: Some(definitions_to(&in_force)),
         };
         send(to, vec![Kind::Welcome(welcome)]).await?;
         let intro = WorkerIntro {
@@ -84,6 +85,7 @@ impl WorkerSessions {
             builtin: hello.builtin,
             skills: hello.skills,
             holding,
+            revision: in_force.revision,
             to: to.clone(),
         };
         let (reply, joined) = oneshot::channel();
@@ -128,14 +130,11 @@ impl OpenStream {
                 tokio::select! {
                     biased;
                     frame = frames.message() => break frame,
-                    changed = self.revisions.changed() => {
-                        let news = changed.is_ok().then(|| self.revisions.borrow_and_update().clone());
-                        if let Some(in_force) = news
-                            && send(&self.to, vec![Kind::Definitions(definitions_to(&in_force))]).await.is_err()
-                        {
-                            break Ok(None);
-                        }
-                    }
+                    // The dispatcher sends them: what it assigns must not overtake them.
+                    changed = self.revisions.changed() => match changed {
+                        Ok(()) => self.links.tell_dispatch(DispatchMessage::Define(self.session)),
+                        Err(_) => break Ok(None),
+                    },
                 }
             };
         }

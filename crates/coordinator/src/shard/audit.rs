@@ -49,6 +49,10 @@ impl ShardState {
                 let owed = Owed::Child(id, *unit, *attempt);
                 self.owed.contains_key(&owed) || self.children.contains(&owed)
             }
+            Order::CancelChild { unit, attempt, .. } => {
+                let owed = Owed::ChildEnd(id, *unit, *attempt);
+                self.owed.contains_key(&owed) || self.children.contains(&owed)
+            }
             Order::TellParent(_) => self.owed.contains_key(&Owed::Parent(id)),
             Order::AwaitResume => true,
             Order::BindOutcome { .. } => self.waits.knows(Waiter::Outcome(id)),

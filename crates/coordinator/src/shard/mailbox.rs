@@ -137,3 +137,35 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn request() -> Request {
+        Request::Stats(Box::new(|_| {}))
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_refuses_holds_streams_back_and_keeps_promises() {
+        let mailbox = Arc::new(Mailbox::new(2));
+        for _ in 0..2 {
+            assert!(mailbox.try_submit(request()).is_ok());
+        }
+        let refused = mailbox.try_submit(request()).map_err(|(busy, _)| busy);
+        assert_eq!(refused, Err(Busy { retry_after: RETRY_AFTER }));
+        mailbox.submit_owed(request());
+        assert_eq!(mailbox.waiting(), 3, "what was promised is never refused");
+
+        let stream = mailbox.clone();
+        let mut held_back = std::pin::pin!(async move { stream.submit(request()).await });
+        assert!(futures::poll!(&mut held_back).is_pending());
+        assert_eq!(mailbox.take(1).len(), 1);
+        assert!(futures::poll!(&mut held_back).is_pending(), "two are waiting still");
+        assert_eq!(mailbox.take(1).len(), 1);
+        tokio::time::timeout(Duration::from_secs(5), held_back).await.unwrap();
+        assert_eq!(mailbox.waiting(), 2);
+    }
+}

@@ -66,7 +66,7 @@ pub(crate) enum Request {
     Define(Vec<DefinitionRecord>, Reply<()>),
     /// Bring back a run that has ended, from its history.
     Revive(Box<Run>, Reply<()>),
-    /// A child that was asked for has begun (or had before).
+    /// A child that was asked for has begun (or had before), or one that was canceled is ending.
     ChildConfirmed(RunId, UnitId, Attempt),
 }
 
@@ -151,6 +151,18 @@ pub(crate) enum SubmitError {
     Unavailable,
 }
 
+impl SubmitError {
+    /// When trying again makes sense; `None`: it never does.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SubmitError::Busy { retry_after } => Some(*retry_after),
+            SubmitError::KeyQueueFull { .. } => Some(Duration::from_secs(1)),
+            SubmitError::Unavailable => Some(Duration::from_millis(200)),
+            SubmitError::NotFound(_) | SubmitError::Rejected(_) => None,
+        }
+    }
+}
+
 /// What leaves a shard once its entries are on disk.
 pub(crate) enum Output {
     /// An answer.
@@ -169,6 +181,8 @@ pub(crate) enum Output {
     CallOver(RunId, UnitId, CallNo, Attempt),
     /// A child to start in the shard that its id names.
     StartChild(ParentRef, Box<StartRun>),
+    /// A child to cancel in the shard that its id names.
+    CancelChild(ParentRef, RunId, Box<Command>),
     /// A parent to be told how its child ended.
     TellParent(RunId, ParentRef, Box<Ending>),
     /// A run as it is now, for somebody who watches.

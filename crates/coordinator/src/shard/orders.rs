@@ -25,6 +25,8 @@ const OWED_AGAIN: Duration = Duration::from_secs(2);
 pub(super) enum Owed {
     /// The child has not confirmed that it began.
     Child(RunId, UnitId, Attempt),
+    /// The child has not confirmed that it is ending.
+    ChildEnd(RunId, UnitId, Attempt),
     /// The parent has not confirmed that it knows.
     Parent(RunId),
 }
@@ -124,6 +126,11 @@ impl ShardState {
                         }
                     }
                 }
+                Order::CancelChild { unit, attempt, child, by, reason, mode } => {
+                    let parent = ParentRef { run: id, unit, attempt };
+                    let cancel = Box::new(Command::Cancel { by, reason, mode });
+                    self.outputs.push(Output::CancelChild(parent, child, cancel));
+                }
                 Order::TellParent(parent) => {
                     if let Some(ended) = run.ended() {
                         self.outputs.push(Output::TellParent(id, parent, Box::new(ended.ending.clone())));
@@ -161,6 +168,10 @@ impl ShardState {
                     self.owed.remove(&Owed::Child(id, unit, attempt));
                     self.children.remove(&Owed::Child(id, unit, attempt));
                 }
+                OrderKey::CancelChild(unit, attempt) => {
+                    self.owed.remove(&Owed::ChildEnd(id, unit, attempt));
+                    self.children.remove(&Owed::ChildEnd(id, unit, attempt));
+                }
                 OrderKey::Parent => {
                     self.owed.remove(&Owed::Parent(id));
                 }
@@ -174,7 +185,7 @@ impl ShardState {
         let late: Vec<Owed> = self.owed.iter().filter(|(_, at)| **at <= now).map(|(owed, _)| *owed).collect();
         let mut inline = VecDeque::new();
         for owed in late {
-            let (Owed::Child(id, ..) | Owed::Parent(id)) = owed;
+            let (Owed::Child(id, ..) | Owed::ChildEnd(id, ..) | Owed::Parent(id)) = owed;
             let Some(run) = self.runs.get(&id) else {
                 self.owed.remove(&owed);
                 continue;
@@ -219,6 +230,8 @@ impl ShardState {
 pub(super) fn owed_of(id: RunId, order: &Order) -> Option<Owed> {
     if let Order::StartChild { unit, attempt, .. } = order {
         Some(Owed::Child(id, *unit, *attempt))
+    } else if let Order::CancelChild { unit, attempt, .. } = order {
+        Some(Owed::ChildEnd(id, *unit, *attempt))
     } else if let Order::TellParent(_) = order {
         Some(Owed::Parent(id))
     } else {

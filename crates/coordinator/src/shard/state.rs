@@ -47,7 +47,7 @@ pub(super) struct ShardState {
     pub(super) approvals: BTreeSet<OrderPlace>,
     pub(super) gathering: BTreeSet<RunId>,
     pub(super) owed: BTreeMap<Owed, Timestamp>,
-    /// Children that have begun and not ended.
+    /// Children that have begun, or are being canceled, and have not ended.
     pub(super) children: BTreeSet<Owed>,
     pub(super) watchers: BTreeMap<RunId, Vec<tokio::sync::mpsc::Sender<v1::Run>>>,
     pub(super) awaited: BTreeMap<RunId, Vec<Reply<Option<v1::Run>>>>,
@@ -151,8 +151,10 @@ impl ShardState {
                 self.reply(reply, ());
             }
             Request::ChildConfirmed(run, unit, attempt) => {
-                if self.owed.remove(&Owed::Child(run, unit, attempt)).is_some() {
-                    self.children.insert(Owed::Child(run, unit, attempt));
+                for owed in [Owed::Child(run, unit, attempt), Owed::ChildEnd(run, unit, attempt)] {
+                    if self.owed.remove(&owed).is_some() {
+                        self.children.insert(owed);
+                    }
                 }
             }
         }
@@ -240,7 +242,13 @@ impl ShardState {
         };
         let asked = Asked::of(&command);
         let was_over = run.ended().is_some();
-        let handled = handle(run, now, command, &context)?;
+        let handled = match handle(run, now, command, &context) {
+            Ok(handled) => handled,
+            Err(rejected) => {
+                self.forget_revived(id);
+                return Err(rejected.into());
+            }
+        };
         for entry in &handled.entries {
             self.record(id, now, entry);
             self.call_news(id, entry);
@@ -284,6 +292,14 @@ impl ShardState {
             if outstanding(run).is_empty() {
                 self.retire(id);
             }
+        }
+    }
+
+    /// A run that was brought back for a command that it refused goes again.
+    fn forget_revived(&mut self, id: RunId) {
+        let owes_nothing = |run: &Run| run.ended().is_some() && outstanding(run).is_empty();
+        if self.runs.get(&id).is_some_and(|run| owes_nothing(run)) {
+            self.retire(id);
         }
     }
 
@@ -423,3 +439,6 @@ impl ShardState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

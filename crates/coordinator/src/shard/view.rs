@@ -188,6 +188,9 @@ fn in_words(run: &Run, order: &Order) -> Option<String> {
         Order::StartChild { unit, child, workflow, .. } => {
             format!("run {child} of {workflow} (step {})", step(unit))
         }
+        Order::CancelChild { unit, child, .. } => {
+            format!("run {child}, which was canceled, to end (step {})", step(unit))
+        }
         Order::TellParent(parent) => format!("run {} to learn that it has ended", parent.run),
         Order::AwaitResume => "a person to resume it (kapell run resume)".to_owned(),
         Order::BindOutcome { event_type, .. } => format!("its outcome: an event {event_type}"),

@@ -225,6 +225,39 @@ fn an_event_starts_a_run_and_a_person_answers_its_question() {
     assert_eq!(node.kapell(&["reject", question]).exit, 1, "the run is over");
 }
 
+#[test]
+fn a_run_that_is_canceled_cancels_its_children_and_ends_after_them() {
+    let node = Node::start();
+    let workflow = |name: &str, steps: Value| {
+        json!({
+            "apiVersion": "kapell.dev/v1", "kind": "Workflow", "metadata": { "name": name },
+            "spec": { "steps": steps },
+        })
+        .to_string()
+    };
+    let grandchild = json!([{ "id": "nap", "wait": { "for": "1h" } }]);
+    let documents = [
+        workflow("whole", json!([{ "id": "part", "workflow": "part" }])),
+        workflow("part", json!([{ "id": "nap", "workflow": "nap" }])),
+        workflow("nap", grandchild),
+    ];
+    node.write("children.yaml", &documents.join("\n---\n"));
+    node.json(&["apply", "-f", "children.yaml"]);
+    let id = node.json(&["run", "start", "whole"])["id"].as_str().unwrap().to_owned();
+    let state_of = |workflow: &str| {
+        let runs = node.json(&["run", "list", "--workflow", workflow])["runs"].clone();
+        runs[0]["state"].as_str().map(str::to_owned)
+    };
+    eventually(|| (state_of("nap")? == "waiting").then_some(()));
+    node.json(&["run", "cancel", &id, "--reason", "not needed"]);
+    assert_eq!(node.kapell(&["run", "watch", &id]).exit, 1);
+    assert_eq!(node.json(&["run", "show", &id])["state"], "canceled");
+    for child in ["part", "nap"] {
+        eventually(|| (state_of(child)? == "canceled").then_some(()));
+    }
+    assert_eq!(node.json(&["doctor"])["findings"], json!([]));
+}
+
 /// Lists follow the journal a moment behind.
 fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..100 {

@@ -1,12 +1,12 @@
 //! Subworkflows: how a child's end becomes the end of a unit.
-use kapell_model::Timestamp;
+use kapell_model::{Json, Timestamp};
 
 use super::task::{failed, given_up};
 use super::{Decided, at_attempt, fits};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::OrderKey;
-use crate::run::{Ending, Run};
+use crate::run::{Ending, Phase, Run};
 use crate::unit::{Attempt, Status, UnitId};
 
 /// The child ended, or could not be started.
@@ -20,6 +20,9 @@ pub(super) fn report(
     if !matches!(at_attempt(run, unit, attempt, key)?.status, Status::InChild { .. }) {
         return Err(Rejected::Stale(key));
     }
+    if let Phase::WindingUp { .. } = run.phase {
+        return Ok(vec![let_go(unit, result)]);
+    }
     Ok(match result {
         Ok(Ending::Completed { output }) => match fits("the output of the subworkflow", &output) {
             Ok(()) => vec![Entry::UnitDone { unit, output }],
@@ -32,4 +35,15 @@ pub(super) fn report(
         }
         Err(error) => failed(run, at, (unit, attempt), error.cut()),
     })
+}
+
+/// The end of a child whose parent is wound up: only what it did counts, so that it is undone with the rest.
+fn let_go(unit: UnitId, result: Result<Ending, TaskError>) -> Entry {
+    match result {
+        Ok(Ending::Completed { output }) if fits("the output", &output).is_ok() => {
+            Entry::UnitDone { unit, output }
+        }
+        Ok(Ending::Completed { .. }) => Entry::UnitDone { unit, output: Json::null() },
+        Ok(Ending::Failed(_) | Ending::Canceled { .. }) | Err(_) => Entry::UnitSettled { unit },
+    }
 }

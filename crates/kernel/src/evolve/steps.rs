@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use kapell_model::Json;
 use kapell_model::plan::StepIndex;
 
-use crate::run::{Fan, Forward, Run, StepState};
+use crate::run::{Children, Fan, Forward, Phase, Run, StepState};
 use crate::unit::{Side, Status, Unit, UnitId};
 
 /// Counts anew what each step needs, after the plan changed.
@@ -58,12 +58,14 @@ pub(super) fn begin_unit(run: &mut Run, id: UnitId) {
 /// Lets the steps begin that needed only this one.
 pub(super) fn over(run: &mut Run, step: StepIndex) {
     run.steps_over += 1;
+    // Nothing new begins once the run is wound up; a child may end well even so.
+    let goes_on = !matches!(run.phase, Phase::WindingUp { .. });
     let plan = run.plan.clone();
     let Some(over) = plan.step(step) else { return };
     for fed in &over.feeds {
         let Some(missing) = run.missing.get_mut(fed.0 as usize) else { continue };
         *missing = missing.saturating_sub(1);
-        if *missing == 0 && run.step(*fed).is_none() {
+        if goes_on && *missing == 0 && run.step(*fed).is_none() {
             sorted_insert(&mut run.ready, *fed);
         }
     }
@@ -164,18 +166,19 @@ pub(super) fn count_active(run: &mut Run) {
     (run.active, run.undoing) = (all, undoing);
 }
 
-/// Stops every unit: those with an open call once it is over, all others at once.
-pub(super) fn stop(run: &mut Run) {
+/// Stops every unit: those with an open call or a child that is canceled once it is over, all others at once.
+pub(super) fn stop(run: &mut Run, children: Children) {
     run.ready.clear();
     run.cleared.clear();
     for (_, state) in &mut run.steps {
-        forwards_mut(state).for_each(|one| stop_unit(&mut one.unit));
+        forwards_mut(state).for_each(|one| stop_unit(&mut one.unit, children));
         recount_state(state);
     }
 }
 
-fn stop_unit(unit: &mut Unit) {
-    if !unit.is_over() {
+fn stop_unit(unit: &mut Unit, children: Children) {
+    let awaits_child = matches!(unit.status, Status::InChild { .. }) && children == Children::Canceled;
+    if !unit.is_over() && !awaits_child {
         unit.status = if unit.has_open_call() { Status::Settling } else { Status::Canceled };
     }
 }

@@ -156,7 +156,7 @@ fn a_retried_run_keeps_what_calls_did_and_judges_again() {
     bench.finish(one(1), &json!(1));
     bench.finish(one(2), &json!("end"));
     assert_eq!(output(&bench), json!("end"));
-    assert_eq!(bench.refused(retry()), Rejected::RunNotFailed);
+    assert!(matches!(bench.refused(retry()), Rejected::RunNotFailed { .. }));
     bench.replay();
 }
 
@@ -348,4 +348,17 @@ fn definitions_are_pinned() {
     assert!(twin.by_digest(bench.run.workflow().digest).is_some());
     assert_eq!(bench.run.accepted().nesting, 0);
     assert_eq!(bench.run.plan().steps.len(), 1);
+}
+
+#[test]
+fn a_refused_retry_says_what_the_run_did_instead_of_failing() {
+    let task = json!({ "steps": [{ "id": "a", "skill": "do.read" }] });
+    let told = |bench: &mut Bench| bench.refused(retry()).to_string();
+    let mut bench = Bench::of(&task);
+    assert!(told(&mut bench).starts_with("the run is still going on;"));
+    bench.finish(one(0), &json!(1));
+    assert!(told(&mut bench).starts_with("the run has completed;"));
+    let mut bench = Bench::of(&task);
+    bench.ok(cancel(kapell_kernel::CancelMode::Leave));
+    assert!(told(&mut bench).starts_with("the run was canceled;"));
 }

@@ -41,6 +41,10 @@ pub(crate) fn kind_answer(order: &Order) -> Option<Command> {
             let result = Ok(Ending::Completed { output: Json::of(&json!({ "child": 1 })) });
             Command::ReportChild { unit: *unit, attempt: *attempt, result }
         }
+        Order::CancelChild { unit, attempt, .. } => {
+            let result = Ok(Ending::Canceled { by: "bob".into(), reason: "no".into() });
+            Command::ReportChild { unit: *unit, attempt: *attempt, result }
+        }
         Order::TellParent(_) => Command::AcknowledgeEnd,
         Order::AwaitResume => resume(),
         Order::BindOutcome { event_type, correlation } => {
@@ -156,7 +160,7 @@ fn answers(bench: &Bench, order: &Order, said: &mut Vec<Choice>) {
         Order::AwaitEvent { unit, attempt, .. } => {
             say(Command::DeliverEvent { unit: *unit, attempt: attempt.next(), event: event("paid", "k") });
         }
-        Order::StartChild { unit, attempt, .. } => {
+        Order::StartChild { unit, attempt, .. } | Order::CancelChild { unit, attempt, .. } => {
             let (unit, attempt) = (*unit, *attempt);
             let error = TaskError::new(ErrorClass::Unavailable, "nobody there");
             let failure = kapell_kernel::Failure { unit: None, error: error.clone() };

@@ -1,14 +1,14 @@
 //! Timers, events, signals, subworkflows, business results.
 use kapell_kernel::{
-    Attempt, Command, Ending, ErrorClass, Failure, Order, OrderKey, Rejected, Status, TaskError, TimerKey,
-    correlation_of, hears,
+    Attempt, CancelMode, Command, Ending, ErrorClass, Failure, Order, OrderKey, Rejected, Status, TaskError,
+    TimerKey, correlation_of, hears,
 };
 use kapell_model::limits::NESTING_MAX;
 use kapell_model::{Json, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{
-    Bench, Start, catalogue, document, event, item, one, pause, resume, retry, seconds, workflow,
+    Bench, Start, cancel, catalogue, document, event, item, one, pause, resume, retry, seconds, workflow,
 };
 
 fn waits(by: Option<&str>) -> Value {
@@ -198,6 +198,116 @@ fn a_child_that_fails_is_canceled_or_cannot_start_fails_the_step() {
         bench.ok(retry());
         assert!(bench.has(OrderKey::Child(one(0), Attempt(2))));
     }
+}
+
+/// A child beside a step that can be undone.
+fn with_child(on_failure: &str) -> Bench {
+    let spec = json!({ "onFailure": on_failure, "timeout": "2h", "steps": [
+        { "id": "a", "skill": "do.read", "compensate": { "skill": "do.undo" } },
+        { "id": "b", "workflow": "child", "after": ["a"] },
+        { "id": "c", "skill": "do.read", "after": ["a"], "retry": { "attempts": 1 } },
+        { "id": "d", "skill": "do.read", "after": ["b"] },
+    ] });
+    let child = document("Workflow", "child", json!({ "steps": [{ "id": "a", "wait": { "for": "1s" } }] }));
+    let mut bench = Bench::with(&spec, &[child]);
+    bench.finish(one(0), &json!(1));
+    bench
+}
+
+fn child_ends(bench: &mut Bench, result: Result<Ending, TaskError>) {
+    bench.ok(Command::ReportChild { unit: one(1), attempt: Attempt(1), result });
+}
+
+fn canceled_child() -> Result<Ending, TaskError> {
+    Ok(Ending::Canceled { by: "bob".into(), reason: "no".into() })
+}
+
+const CHILD: OrderKey = OrderKey::CancelChild(
+    kapell_kernel::UnitId {
+        step: kapell_model::plan::StepIndex(1),
+        item: None,
+        side: kapell_kernel::Side::Forward,
+    },
+    Attempt(1),
+);
+
+#[test]
+fn the_child_of_a_canceled_run_is_canceled_and_the_run_ends_after_it() {
+    for mode in [CancelMode::Undo, CancelMode::Leave] {
+        let mut bench = with_child("compensate");
+        let started = bench.open[&OrderKey::Child(one(1), Attempt(1))].clone();
+        bench.ok(cancel(mode));
+        let Order::StartChild { child: begun, .. } = started else { panic!() };
+        let Order::CancelChild { child, by, mode: how, .. } = bench.open[&CHILD].clone() else { panic!() };
+        assert_eq!((child, how), (begun, mode));
+        assert!(!by.is_empty());
+        assert_eq!(bench.open.len(), 1, "nothing is undone yet: {:?}", bench.open.keys());
+        assert_eq!(bench.refused(cancel(mode)), Rejected::WindingUp);
+        bench.restore();
+        child_ends(&mut bench, canceled_child());
+        match mode {
+            CancelMode::Undo => assert!(bench.has(OrderKey::Dispatch(one(0).undo(), Attempt(1)))),
+            CancelMode::Leave => assert!(matches!(bench.ended().ending, Ending::Canceled { .. })),
+        }
+        let late = Command::ReportChild { unit: one(1), attempt: Attempt(1), result: canceled_child() };
+        assert!(matches!(bench.refused(late), Rejected::Stale(_)));
+        bench.replay();
+    }
+}
+
+#[test]
+fn the_child_of_a_failed_run_is_canceled_and_so_is_that_of_one_that_took_too_long() {
+    let mut failed = with_child("stop");
+    failed.fail(one(2), ErrorClass::Permanent);
+    let mut late = with_child("stop");
+    late.fire(TimerKey::Run);
+    for mut bench in [failed, late] {
+        let Order::CancelChild { by, reason, mode, .. } = bench.open[&CHILD].clone() else { panic!() };
+        assert_eq!(mode, CancelMode::Leave, "as its parent, it is stopped and not undone");
+        assert!(by.starts_with("run ") && reason.contains("failed"), "{by}: {reason}");
+        child_ends(&mut bench, canceled_child());
+        assert!(matches!(bench.ended().ending, Ending::Failed(_)));
+        bench.ok(retry());
+        assert!(bench.has(OrderKey::Child(one(1), Attempt(2))), "a new child, under an id of its own");
+        bench.replay();
+    }
+}
+
+#[test]
+fn a_child_that_ended_well_before_its_cancelation_came_is_done_and_nothing_follows() {
+    let mut bench = with_child("compensate");
+    bench.ok(cancel(CancelMode::Undo));
+    child_ends(&mut bench, Ok(Ending::Completed { output: Json::of(&json!("out")) }));
+    assert!(bench.unit(one(1)).output().is_some());
+    assert!(bench.run.step(one(3).step).is_none(), "what waited for it does not begin");
+    let before = bench.run.clone();
+    bench.restore();
+    assert!(bench.run == before, "a checkpoint gives it back as it is");
+    bench.work(one(0).undo(), &json!(null));
+    assert!(bench.ended().undone);
+    bench.replay();
+}
+
+#[test]
+fn a_child_that_never_began_does_not_hold_up_the_end() {
+    let mut bench = with_child("stop");
+    bench.ok(cancel(CancelMode::Leave));
+    child_ends(&mut bench, Err(TaskError::new(ErrorClass::Unavailable, "never started")));
+    assert!(matches!(bench.ended().ending, Ending::Canceled { .. }));
+}
+
+#[test]
+fn an_old_journal_in_which_children_were_left_alone_still_means_what_it_meant() {
+    let mut bench = with_child("stop");
+    let canceled = || Ending::Canceled { by: "bob".into(), reason: "no".into() };
+    let children = kapell_kernel::Children::LeftAlone;
+    let undo = kapell_kernel::Undo::Nothing;
+    let began = kapell_kernel::Entry::WindUpBegan { towards: canceled(), undo, children };
+    kapell_kernel::evolve(&mut bench.run, &began);
+    assert_eq!(*bench.status(one(1)), kapell_kernel::Status::Canceled);
+    let ended = kapell_kernel::Entry::RunEnded { ending: canceled(), at: bench.now, outcome: None };
+    kapell_kernel::evolve(&mut bench.run, &ended);
+    assert_eq!(kapell_kernel::invariants::check(&bench.run), Ok(()));
 }
 
 #[test]

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use kapell_kernel::{
     Accepted, AfterFailure, ApprovalAnswer, ApprovalKey, Asked, Attempt, CallNo, CallOutcome, CallVerdict,
-    Ending, Entry, Failure, OutcomeVerdict, ParentRef, PlanSource, Question, QuestionKind, Undo, Verdict,
+    Children, Ending, Entry, Failure, OutcomeVerdict, ParentRef, PlanSource, Question, QuestionKind, Undo,
+    Verdict,
 };
 use kapell_model::Timestamp;
 use kapell_model::definition::OnExpire;
@@ -139,8 +140,9 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
         Kind::RunPaused(entry) => Entry::RunPaused { by: entry.by.into(), reason: entry.reason.into() },
         Kind::RunResumed(entry) => Entry::RunResumed { by: entry.by.into() },
         Kind::WindUpBegan(entry) => {
+            let children = if entry.children_canceled { Children::Canceled } else { Children::LeftAlone };
             let (towards, undo) = undo(entry)?;
-            Entry::WindUpBegan { towards, undo }
+            Entry::WindUpBegan { towards, undo, children }
         }
         Kind::UnitSettled(entry) => Entry::UnitSettled { unit: field::unit("UnitSettled.unit", entry.unit)? },
         Kind::RunEnded(entry) => Entry::RunEnded {

@@ -1,7 +1,7 @@
 //! From the kernel to the journal.
 use kapell_kernel::{
-    Accepted, AfterFailure, ApprovalKey, Call, CallOutcome, CallVerdict, Ending, Entry, OutcomeVerdict,
-    PlanSource, Question, QuestionKind, Undo, Verdict,
+    Accepted, AfterFailure, ApprovalKey, Call, CallOutcome, CallVerdict, Children, Ending, Entry,
+    OutcomeVerdict, PlanSource, Question, QuestionKind, Undo, Verdict,
 };
 use kapell_model::definition::OnExpire;
 use kapell_model::{Json, Timestamp};
@@ -154,7 +154,13 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
             Kind::RunPaused(proto::RunPaused { by: by.to_string(), reason: reason.to_string() })
         }
         Entry::RunResumed { by } => Kind::RunResumed(proto::RunResumed { by: by.to_string() }),
-        Entry::WindUpBegan { towards, undo: what } => Kind::WindUpBegan(undo(towards, *what)),
+        Entry::WindUpBegan { towards, undo: what, children } => {
+            let children_canceled = match children {
+                Children::Canceled => true,
+                Children::LeftAlone => false,
+            };
+            Kind::WindUpBegan(proto::WindUpBegan { children_canceled, ..undo(towards, *what) })
+        }
         Entry::UnitSettled { unit } => Kind::UnitSettled(proto::UnitSettled { unit: Some(unit_to(*unit)) }),
         Entry::RunEnded { ending: how, at, outcome } => Kind::RunEnded(proto::RunEnded {
             ending: Some(ending(how)),
@@ -242,7 +248,7 @@ pub(crate) fn undo(towards: &Ending, undo: Undo) -> proto::WindUpBegan {
         Undo::Steps => true,
         Undo::Nothing => false,
     };
-    proto::WindUpBegan { towards: Some(ending(towards)), undo }
+    proto::WindUpBegan { towards: Some(ending(towards)), undo, children_canceled: false }
 }
 
 pub(crate) fn ending(ending: &Ending) -> proto::Ending {

@@ -157,7 +157,7 @@ impl Driver {
             Order::AwaitEvent { unit, attempt, .. } => {
                 Command::DeliverEvent { unit, attempt, event: told(how) }
             }
-            Order::StartChild { unit, attempt, .. } => {
+            Order::StartChild { unit, attempt, .. } | Order::CancelChild { unit, attempt, .. } => {
                 Command::ReportChild { unit, attempt, result: ended(how) }
             }
             Order::TellParent(_) => Command::AcknowledgeEnd,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use kapell_kernel::{
     AfterFailure, ApprovalAnswer, ApprovalKey, Asked, Attempt, Call, CallNo, CallOutcome, CallState,
-    CallVerdict, Ending, Entry, ErrorClass, Failure, Forward, OutcomeImage, OutcomeVerdict, PhaseImage,
-    PlanSource, Question, QuestionKind, RunImage, Status, StepImage, TaskError, Undo, Unit, UnitId, Verdict,
+    CallVerdict, Children, Ending, Entry, ErrorClass, Failure, Forward, OutcomeImage, OutcomeVerdict,
+    PhaseImage, PlanSource, Question, QuestionKind, RunImage, Status, StepImage, TaskError, Undo, Unit,
+    UnitId, Verdict,
 };
 use kapell_model::definition::{EffectClass, OnExpire};
 use kapell_model::plan::StepIndex;
@@ -100,7 +101,7 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
     let finished = |outcome| Entry::CallFinished { unit, no: b, outcome };
     let settled = |verdict| Entry::CallSettled { unit, no: b, verdict, at };
     let failed = |class, then| Entry::AttemptFailed { unit, attempt: a, error: error(class), then };
-    let wind_up = |towards, undo| Entry::WindUpBegan { towards, undo };
+    let wind_up = |towards, undo| Entry::WindUpBegan { towards, undo, children: Children::LeftAlone };
     let made = PlanSource::Made(WORLD.workflow("small").plan.clone());
     let failure = |unit| Ending::Failed(Failure { unit, error: error(ErrorClass::Auth) });
     let canceled = Ending::Canceled { by: "ann".into(), reason: "no".into() };
@@ -190,6 +191,10 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
         ("", Entry::RunResumed { by: "bob".into() }),
         ("failed", wind_up(failure(Some(unit)), Undo::Steps)),
         ("canceled", wind_up(canceled.clone(), Undo::Nothing)),
+        (
+            "children",
+            Entry::WindUpBegan { towards: canceled.clone(), undo: Undo::Steps, children: Children::Canceled },
+        ),
         ("", Entry::UnitSettled { unit }),
         ("completed", Entry::RunEnded { ending: done, at, outcome: Some(("v7".into(), AT)) }),
         ("failed", Entry::RunEnded { ending: failure(None), at, outcome: None }),

@@ -1,0 +1,65 @@
+use kapell_kernel::{Attempt, CallNo, UnitId};
+use kapell_model::plan::StepIndex;
+use kapell_model::{Name, RunId, ShardCount, ShardId};
+use kapell_wire::DefinitionRecord;
+use kapell_wire::task::TaskKey;
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+use crate::calls::{ConnectorIntro, Read};
+
+fn kinds(frame: Option<Result<v1::CallFrame, tonic::Status>>) -> Vec<&'static str> {
+    let messages = frame.unwrap().unwrap().messages;
+    let kind = |message: v1::CallMessage| match message.kind {
+        Some(Kind::Definitions(_)) => "definitions",
+        Some(Kind::Call(_)) => "call",
+        Some(Kind::Welcome(_) | Kind::ReportAck(_) | Kind::Heartbeat(_)) | None => "something else",
+    };
+    messages.into_iter().map(kind).collect()
+}
+
+fn read() -> CallMessage {
+    let task =
+        TaskKey { run: RunId::new(ShardId(0), 1), unit: UnitId::step(StepIndex(0)), attempt: Attempt(1) };
+    CallMessage::Read(Read {
+        task,
+        no: CallNo(0),
+        namespace: Name::default_namespace(),
+        tool: "bank/look".parse().unwrap(),
+        args: Json::null(),
+        timeout: Duration::from_secs(60),
+    })
+}
+
+#[tokio::test]
+async fn a_call_never_overtakes_the_definitions_that_it_was_decided_under() {
+    let definitions = Arc::new(Definitions::default());
+    let args = CallDeskArguments {
+        links: Arc::new(Links::new(ShardCount::default(), 16)),
+        definitions: definitions.clone(),
+        lease: Duration::from_secs(60),
+    };
+    let (desk, _) = Actor::spawn(None, CallDesk, args).await.unwrap();
+    let (to, mut from) = mpsc::channel(8);
+    let (name, instance) = ("c".to_owned(), vec![1]);
+    let intro = ConnectorIntro { name, instance, capacity: 9, holding: vec![], revision: 0, to };
+    let (reply, joined) = oneshot::channel();
+    desk.cast(CallMessage::Join(intro, reply)).unwrap();
+    let session = joined.await.unwrap();
+
+    let document = Json::of(&serde_json::json!({
+        "apiVersion": "kapell.dev/v1", "kind": "Connector", "metadata": { "name": "bank" },
+        "spec": { "protocol": "http", "tools": [{ "name": "look", "http": { "method": "GET", "path": "/" } }] },
+    }));
+    definitions.apply(&[DefinitionRecord { document, removed: false, revision: 1 }]).unwrap();
+    desk.cast(read()).unwrap();
+    assert_eq!(kinds(from.recv().await), ["definitions", "call"]);
+    desk.cast(CallMessage::Define(session)).unwrap();
+    desk.cast(read()).unwrap();
+    assert_eq!(kinds(from.recv().await), ["call"], "they are sent once");
+
+    definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
+    desk.cast(CallMessage::Define(session)).unwrap();
+    assert_eq!(kinds(from.recv().await), ["definitions"], "also when nothing is called");
+    desk.stop(None);
+}

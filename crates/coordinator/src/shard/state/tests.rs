@@ -1,0 +1,245 @@
+use std::sync::Arc;
+
+use kapell_kernel::{Attempt, CancelMode, Ending, Rejected, TimerKey, UnitId};
+use kapell_model::Json;
+use kapell_model::plan::StepIndex;
+use serde_json::json;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn in_force() -> Arc<InForce> {
+    let document = |kind: &str, name: &str, spec: serde_json::Value| json!({ "apiVersion": "kapell.dev/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let skill = json!({ "name": "clerk.noop", "rules": { "rows": [{ "then": {} }] } });
+    let one = json!([{ "id": "one", "skill": "clerk.noop" }]);
+    InForce::of(&[
+        document("Specialist", "clerk", json!({ "skills": [skill] })),
+        document("Workflow", "work", json!({ "steps": one })),
+        document("Workflow", "nap", json!({ "steps": [{ "id": "nap", "wait": { "for": "1h" } }] })),
+        document("Workflow", "whole", json!({ "steps": [{ "id": "part", "workflow": "work" }] })),
+    ])
+}
+
+fn id(run: u32) -> RunId {
+    RunId::new(ShardId(0), u128::from(run))
+}
+
+fn number(run: RunId) -> u32 {
+    (1..100).find(|number| id(*number) == run).unwrap()
+}
+
+fn unit() -> UnitId {
+    UnitId::step(StepIndex(0))
+}
+
+struct Bench {
+    shard: ShardState,
+    in_force: Arc<InForce>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let rules = ShardRules {
+            shard: ShardId(0),
+            shards: ShardCount::default(),
+            dedupe_window: Duration::from_secs(60),
+            dedupe_runs_max: 100,
+            live_runs_max: 2,
+        };
+        Bench { shard: ShardState::new(rules), in_force: in_force() }
+    }
+
+    fn start(&mut self, run: u32, workflow: &str, key: Option<&str>) -> Result<Started, SubmitError> {
+        let name = Name::new(workflow).unwrap();
+        let workflow = self.in_force.catalogue.workflow(&Name::default_namespace(), &name).cloned().unwrap();
+        let (key, event, parent) = (key.map(Arc::from), Json::trusted(r#"{"data":{}}"#), None);
+        let start = StartRun { run: id(run), workflow, key, event, parent, nesting: 0 };
+        self.shard.start(start, NOW, &self.in_force)
+    }
+
+    fn tell(&mut self, run: u32, command: Command) -> Result<(), SubmitError> {
+        self.shard.command(id(run), command, NOW, &self.in_force)
+    }
+
+    fn finish(&mut self, run: u32) -> Result<(), SubmitError> {
+        let result = Ok(Json::trusted("{}"));
+        self.tell(run, Command::FinishTask { unit: unit(), attempt: Attempt(1), result })
+    }
+
+    fn cancel(&mut self, run: u32) -> Result<(), SubmitError> {
+        let (by, reason, mode) = ("ada".into(), "enough".into(), CancelMode::Leave);
+        self.tell(run, Command::Cancel { by, reason, mode })
+    }
+
+    /// What left since it was asked last, in short; answers and rows are left out.
+    fn left(&mut self) -> Vec<String> {
+        let short = |output: Output| match output {
+            Output::Dispatch(work) => Some(format!("dispatch {} {:?}", number(work.run), work.origin)),
+            Output::Cancel(run, ..) => Some(format!("cancel {}", number(run))),
+            Output::StartChild(parent, _) => Some(format!("start child of {}", number(parent.run))),
+            Output::CancelChild(parent, ..) => Some(format!("cancel child of {}", number(parent.run))),
+            Output::Reply(_)
+            | Output::Call(_)
+            | Output::Reconcile(_)
+            | Output::CallNews(..)
+            | Output::CallOver(..)
+            | Output::TellParent(..)
+            | Output::Notify(..)
+            | Output::Gather(_)
+            | Output::Defined(_)
+            | Output::Project(_) => None,
+        };
+        std::mem::take(&mut self.shard.outputs).into_iter().filter_map(short).collect()
+    }
+}
+
+#[test]
+fn a_run_is_started_once_while_it_goes_on_and_after_it_has_ended() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.start(1, "work", None), Ok(Started { run: id(1), duplicate: false }));
+    let entries = bench.shard.records.len();
+    assert_eq!(bench.start(1, "work", None), Ok(Started { run: id(1), duplicate: true }));
+    assert_eq!(bench.left(), ["dispatch 1 New"]);
+    bench.finish(1).unwrap();
+    assert!(bench.shard.runs.is_empty(), "nobody waits for it any more");
+    let ended = bench.shard.records.len();
+    assert!(ended > entries);
+    assert_eq!(bench.start(1, "work", None), Ok(Started { run: id(1), duplicate: true }));
+    assert_eq!(bench.shard.records.len(), ended, "a duplicate writes nothing");
+    assert_eq!(bench.finish(1), Err(SubmitError::Rejected(Rejected::RunEnded)));
+    assert_eq!(bench.finish(2), Err(SubmitError::NotFound(id(2))));
+}
+
+#[test]
+fn a_run_that_is_brought_back_and_refuses_is_forgotten_again() {
+    let mut bench = Bench::new();
+    bench.start(1, "work", None).unwrap();
+    let mut run = bench.shard.runs[&id(1)].clone();
+    bench.finish(1).unwrap();
+    let context = Context { catalogue: &bench.in_force.catalogue, shards: ShardCount::default() };
+    let result = Ok(Json::trusted("{}"));
+    handle(&mut run, NOW, Command::FinishTask { unit: unit(), attempt: Attempt(1), result }, &context)
+        .unwrap();
+    bench.shard.apply(Request::Revive(run, Box::new(|()| {})), NOW, &bench.in_force.clone());
+    assert_eq!(bench.shard.runs.len(), 1);
+    let refused = bench.tell(1, Command::Retry { by: "ada".into() });
+    assert_eq!(refused, Err(SubmitError::Rejected(Rejected::RunNotFailed { state: "has completed" })));
+    assert!(bench.shard.runs.is_empty() && bench.shard.ended.contains(id(1)));
+}
+
+#[test]
+fn a_shard_that_is_full_refuses_and_writes_nothing() {
+    let mut bench = Bench::new();
+    for run in 1..=2 {
+        bench.start(run, "nap", None).unwrap();
+    }
+    let entries = bench.shard.records.len();
+    assert!(matches!(bench.start(3, "nap", Some("k")), Err(SubmitError::Busy { .. })));
+    assert_eq!(bench.shard.records.len(), entries);
+    bench.cancel(1).unwrap();
+    assert_eq!(
+        bench.start(3, "work", Some("k")),
+        Ok(Started { run: id(3), duplicate: false }),
+        "the refused start did not stand in the key's line"
+    );
+    assert_eq!(bench.left(), ["dispatch 3 New"]);
+}
+
+#[test]
+fn a_task_that_is_wanted_no_longer_is_canceled_and_one_that_ended_is_not() {
+    let mut bench = Bench::new();
+    for run in 1..=2 {
+        bench.start(run, "work", None).unwrap();
+    }
+    bench.left();
+    bench.finish(1).unwrap();
+    assert_eq!(bench.left(), [""; 0], "the worker has just reported it");
+    bench.cancel(2).unwrap();
+    assert_eq!(bench.left(), ["cancel 2"]);
+}
+
+#[test]
+fn runs_of_a_key_follow_each_other_also_after_a_restart() {
+    let mut bench = Bench::new();
+    for run in 1..=2 {
+        bench.start(run, "work", Some("k")).unwrap();
+    }
+    assert_eq!(bench.left(), ["dispatch 1 New"]);
+
+    let mut again = Bench::new();
+    for run in [2, 1] {
+        again.shard.load(bench.shard.runs.remove(&id(run)).unwrap());
+    }
+    again.shard.drive_all(NOW, &again.in_force.clone());
+    assert_eq!(again.left(), ["dispatch 1 Recovered"], "a worker may hold it");
+    again.finish(1).unwrap();
+    assert_eq!(again.left(), ["dispatch 2 New"], "nobody can hold this one");
+}
+
+#[test]
+fn a_child_is_asked_for_until_it_is_confirmed() {
+    let mut bench = Bench::new();
+    bench.start(1, "whole", None).unwrap();
+    assert_eq!(bench.left(), ["start child of 1"]);
+    let later = |seconds| NOW.after(Duration::from_secs(seconds));
+    bench.shard.ask_again(later(1), &bench.in_force.clone());
+    assert_eq!(bench.left(), [""; 0], "it has some time to answer");
+    bench.shard.ask_again(later(2), &bench.in_force.clone());
+    assert_eq!(bench.left(), ["start child of 1"]);
+    let confirmed = Request::ChildConfirmed(id(1), unit(), Attempt(1));
+    bench.shard.apply(confirmed, later(3), &bench.in_force.clone());
+    bench.shard.ask_again(later(60), &bench.in_force.clone());
+    assert_eq!(bench.left(), [""; 0]);
+    let result = Ok(Ending::Completed { output: Json::null() });
+    bench.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
+    assert!(bench.shard.runs.is_empty() && bench.shard.children.is_empty());
+}
+
+#[test]
+fn the_child_of_a_canceled_run_is_canceled_until_it_ends() {
+    let mut bench = Bench::new();
+    let later = |seconds| NOW.after(Duration::from_secs(seconds));
+    bench.start(1, "whole", None).unwrap();
+    assert_eq!(bench.left(), ["start child of 1"]);
+    bench.cancel(1).unwrap();
+    assert_eq!(bench.left(), ["cancel child of 1"]);
+    assert_eq!(bench.shard.audit().undriven, []);
+    bench.shard.ask_again(later(60), &bench.in_force.clone());
+    assert_eq!(bench.left(), ["cancel child of 1"], "and not started again");
+
+    let mut again = Bench::new();
+    again.shard.load(bench.shard.runs.remove(&id(1)).unwrap());
+    again.shard.drive_all(NOW, &again.in_force.clone());
+    assert_eq!(again.left(), ["cancel child of 1"], "also after a restart");
+    again.shard.apply(Request::ChildConfirmed(id(1), unit(), Attempt(1)), NOW, &again.in_force.clone());
+    again.shard.ask_again(later(60), &again.in_force.clone());
+    assert_eq!(again.left(), [""; 0], "it is ending");
+    assert_eq!(again.shard.audit().undriven, []);
+    let result = Ok(Ending::Canceled { by: "ada".into(), reason: "enough".into() });
+    again.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
+    assert!(again.shard.runs.is_empty() && again.shard.children.is_empty() && again.shard.owed.is_empty());
+}
+
+#[test]
+fn the_audit_finds_an_order_that_nobody_drives() {
+    let mut bench = Bench::new();
+    bench.start(1, "nap", None).unwrap();
+    assert_eq!(bench.shard.audit().undriven, []);
+    bench.shard.timers.cancel(id(1), TimerKey::Sleep(unit(), Attempt(0)));
+    let audit = bench.shard.audit();
+    assert_eq!((audit.runs, audit.undriven.len()), (1, 1), "{audit:?}");
+}
+
+#[test]
+fn a_timer_fires_when_it_is_due_and_not_before() {
+    let mut bench = Bench::new();
+    bench.start(1, "nap", None).unwrap();
+    let in_force = bench.in_force.clone();
+    let due = bench.shard.timers.next().unwrap();
+    assert_eq!(due, NOW.after(Duration::from_secs(3_600)));
+    assert!(!bench.shard.fire(Timestamp(due.0 - 1), 10, &in_force));
+    assert_eq!(bench.shard.runs.len(), 1);
+    bench.shard.fire(due, 10, &in_force);
+    assert!(bench.shard.runs.is_empty(), "its only step was to sleep");
+}
