@@ -1,4 +1,5 @@
 //! What can go wrong, grouped by what the caller can do. The server's words are kept as they are.
+use std::error::Error as _;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -83,6 +84,8 @@ impl From<Status> for ClientError {
             Code::DataLoss => failed("stored data is damaged"),
             Code::Cancelled => failed("canceled"),
             Code::Internal => failed("internal error"),
+            // The connection broke: the server said nothing of the kind.
+            Code::Ok | Code::Unknown if status.source().is_some() => ClientError::Unavailable { message },
             Code::Ok | Code::Unknown => failed("unknown error"),
         }
     }

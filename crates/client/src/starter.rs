@@ -179,12 +179,11 @@ impl Stream {
 }
 
 fn error_of(problem: v1::Problem) -> ClientError {
-    match ClientError::from(Status::new(Code::from_i32(problem.code), problem.message)) {
-        ClientError::Busy { message, .. } => {
-            ClientError::Busy { message, retry_after: problem.retry_after_ms.map(Duration::from_millis) }
-        }
-        other => other,
+    let mut error = ClientError::from(Status::new(Code::from_i32(problem.code), problem.message));
+    if let ClientError::Busy { retry_after, .. } = &mut error {
+        *retry_after = problem.retry_after_ms.map(Duration::from_millis);
     }
+    error
 }
 
 fn broken_off() -> ClientError {

@@ -3,9 +3,11 @@
 //! Owns: the order of a session (hello, welcome, then frames both ways) and turning messages into what the desks and
 //! shards understand. Never: keeps state beyond the connection.
 mod connector;
+mod outlet;
 mod worker;
 
 pub(crate) use connector::ConnectorSessions;
+pub(crate) use outlet::Outlet;
 pub(crate) use worker::WorkerSessions;
 
 use std::time::Duration;

@@ -7,9 +7,6 @@ use tonic::Status;
 use crate::ingest::Refused;
 use crate::shard::SubmitError;
 
-/// Milliseconds to wait before the next try; the name is gRPC's own.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
-
 /// A refusal of one event.
 pub(super) fn refusal(error: &Refused) -> v1::Refusal {
     v1::Refusal {
@@ -55,7 +52,7 @@ fn kind_of_submit(error: &SubmitError) -> Status {
 
 /// A status as one answer of a stream.
 pub(super) fn problem(status: &Status) -> v1::Problem {
-    let pushback = status.metadata().get(PUSHBACK).and_then(|after| after.to_str().ok());
+    let pushback = status.metadata().get(RETRY_PUSHBACK).and_then(|after| after.to_str().ok());
     v1::Problem {
         code: status.code().into(),
         message: status.message().to_owned(),

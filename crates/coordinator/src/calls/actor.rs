@@ -132,7 +132,7 @@ impl Running {
             let message = v1::CallMessage { kind: Some(Kind::ReportAck(key.to_proto())) };
             // A connector that does not read is cut off by its stream; it sends the report again when it is back.
             if let Some(to) = to {
-                drop(to.try_send(Ok(v1::CallFrame { messages: vec![message] })));
+                drop(to.offer(v1::CallFrame { messages: vec![message] }));
             }
         }
     }
@@ -168,7 +168,7 @@ impl Running {
             return;
         }
         let frame = v1::CallFrame { messages };
-        let sent = self.state.sender(session).is_some_and(|to| to.try_send(Ok(frame)).is_ok());
+        let sent = self.state.sender(session).is_some_and(|to| to.offer(frame).is_ok());
         if !sent {
             tracing::warn!(?session, "a connector does not read its frames; its session is ended");
             self.state.left(Instant::now(), session);

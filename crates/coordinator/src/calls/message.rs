@@ -5,14 +5,14 @@ use kapell_kernel::{Attempt, Call, CallNo, UnitId};
 use kapell_model::{Json, Name, RunId, ToolRef};
 use kapell_proto::v1;
 use kapell_wire::task::{CallKey, TaskKey};
-use tokio::sync::{mpsc, oneshot};
-use tonic::Status;
+use tokio::sync::oneshot;
 
 use crate::dispatch::{SessionId, Stuck};
+use crate::session::Outlet;
 use crate::shard::WorkOrder;
 
 /// Where frames for a connector go.
-pub(crate) type ToConnector = mpsc::Sender<Result<v1::CallFrame, Status>>;
+pub(crate) type ToConnector = Outlet<v1::CallFrame>;
 
 /// What a connector says of itself.
 #[derive(Debug)]

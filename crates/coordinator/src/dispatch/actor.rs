@@ -211,7 +211,7 @@ impl Running {
             let frame =
                 v1::CoordinatorFrame { messages: messages.by_ref().take(FRAME_MESSAGES_MAX).collect() };
             let Some(to) = self.state.sender(session) else { return };
-            if to.try_send(Ok(frame)).is_err() {
+            if to.offer(frame).is_err() {
                 tracing::warn!(?session, "a worker does not read its frames; its session is ended");
                 self.state.left(Instant::now(), session);
                 return;

@@ -3,10 +3,10 @@ use kapell_kernel::{Attempt, Call, CallNo, Dispatch, UnitId};
 use kapell_model::{Json, RunId, ToolRef};
 use kapell_proto::v1;
 use kapell_wire::task::TaskKey;
-use tokio::sync::{mpsc, oneshot};
-use tonic::Status;
+use tokio::sync::oneshot;
 
 use super::stuck::Stuck;
+use crate::session::Outlet;
 use crate::shard::WorkOrder;
 
 /// One connection of a worker. A worker that comes back has another.
@@ -14,7 +14,7 @@ use crate::shard::WorkOrder;
 pub(crate) struct SessionId(pub(crate) u64);
 
 /// Where frames for a worker go.
-pub(crate) type ToWorker = mpsc::Sender<Result<v1::CoordinatorFrame, Status>>;
+pub(crate) type ToWorker = Outlet<v1::CoordinatorFrame>;
 
 /// What a worker says of itself.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use futures::Stream;
 use kapell_proto::v1::{self, call_message::Kind, connector_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::task::{BadRef, CallKey};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
+use super::outlet::{Gone, Outlet};
 use super::{FRAMES_WAITING_MAX, Liveness};
 use crate::calls::{CallMessage, ConnectorIntro};
 use crate::definitions::{Definitions, InForce};
@@ -18,7 +18,7 @@ use crate::links::Links;
 
 const SESSION: Job = Job { name: "connector session", on_panic: OnDeath::Log };
 
-type ToConnector = mpsc::Sender<Result<v1::CallFrame, Status>>;
+type ToConnector = Outlet<v1::CallFrame>;
 
 /// Serves connectors.
 pub(crate) struct ConnectorSessions {
@@ -46,7 +46,7 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
         else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
+        let (to, from) = Outlet::new(FRAMES_WAITING_MAX);
         // Before the welcome says what is in force: a revision in between must not be missed.
         let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
@@ -57,7 +57,7 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
             links.tell_calls(CallMessage::Left(session));
         };
         self.runtime.jobs.spawn(SESSION, serve);
-        Ok(Response::new(Box::pin(ReceiverStream::new(from))))
+        Ok(Response::new(Box::pin(from)))
     }
 }
 
@@ -87,7 +87,7 @@ impl ConnectorSessions {
 
 async fn send(to: &ToConnector, kind: Kind) -> Result<(), Status> {
     let frame = v1::CallFrame { messages: vec![v1::CallMessage { kind: Some(kind) }] };
-    to.send(Ok(frame)).await.map_err(|_| Status::cancelled("the connector is gone"))
+    to.send(frame).await.map_err(|Gone| Status::cancelled("the connector is gone"))
 }
 
 async fn serve(
@@ -102,7 +102,7 @@ async fn serve(
     loop {
         for message in std::mem::take(&mut waiting) {
             if let Err(status) = take(links, session, to, message).await {
-                drop(to.send(Err(status)).await);
+                to.refuse(status).await;
                 return;
             }
         }
@@ -117,6 +117,7 @@ async fn serve(
                 }
             },
             // The call desk sends them: what it orders must not overtake them.
+            () = to.is_cut() => return,
             changed = revisions.changed() => match changed {
                 Ok(()) => links.tell_calls(CallMessage::Define(session)),
                 Err(_) => return,

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use futures::Stream;
 use kapell_kernel::{CallNo, Command};
-use kapell_model::{Json, RunId, ShardId, ToolRef};
+use kapell_model::{Json, ShardId, ToolRef};
 use kapell_proto::v1::{self, coordinator_message::Kind, worker_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::task::{BadRef, TaskKey, error_from};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
+use super::outlet::{Gone, Outlet};
 use super::{FRAMES_WAITING_MAX, Liveness};
-use crate::answer::replying;
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
@@ -23,7 +22,7 @@ use crate::shard::{Request, SubmitError};
 const SESSION: Job = Job { name: "worker session", on_panic: OnDeath::Log };
 const REPORTS: Job = Job { name: "worker reports", on_panic: OnDeath::Log };
 
-type ToWorker = mpsc::Sender<Result<v1::CoordinatorFrame, Status>>;
+type ToWorker = Outlet<v1::CoordinatorFrame>;
 
 /// Serves workers.
 pub(crate) struct WorkerSessions {
@@ -51,7 +50,7 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        let (to, from) = mpsc::channel(FRAMES_WAITING_MAX);
+        let (to, from) = Outlet::new(FRAMES_WAITING_MAX);
         // Before the welcome says what is in force: a revision in between must not be missed.
         let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
@@ -59,7 +58,7 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         let stream = OpenStream { links, runtime, revisions, session, to };
         let rest = messages.collect();
         self.runtime.jobs.spawn(SESSION, async move { stream.serve(rest, frames).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(from))))
+        Ok(Response::new(Box::pin(from)))
     }
 }
 
@@ -96,8 +95,12 @@ impl WorkerSessions {
 }
 
 async fn send(to: &ToWorker, kinds: Vec<Kind>) -> Result<(), Status> {
+    to.send(frame(kinds)).await.map_err(|Gone| Status::cancelled("the worker is gone"))
+}
+
+fn frame(kinds: impl IntoIterator<Item = Kind>) -> v1::CoordinatorFrame {
     let messages = kinds.into_iter().map(|kind| v1::CoordinatorMessage { kind: Some(kind) }).collect();
-    to.send(Ok(v1::CoordinatorFrame { messages })).await.map_err(|_| Status::cancelled("the worker is gone"))
+    v1::CoordinatorFrame { messages }
 }
 
 /// One open stream.
@@ -116,7 +119,7 @@ impl OpenStream {
             match next {
                 Ok(Some(frame)) => {
                     if let Err(status) = self.take(frame).await {
-                        drop(self.to.send(Err(status)).await);
+                        self.to.refuse(status).await;
                         break;
                     }
                 }
@@ -130,6 +133,10 @@ impl OpenStream {
                 tokio::select! {
                     biased;
                     frame = frames.message() => break frame,
+                    () = self.to.is_cut() => {
+                        tracing::warn!(session = ?self.session, "a worker is cut off; it comes back");
+                        break Ok(None);
+                    }
                     // The dispatcher sends them: what it assigns must not overtake them.
                     changed = self.revisions.changed() => match changed {
                         Ok(()) => self.links.tell_dispatch(DispatchMessage::Define(self.session)),
@@ -198,9 +205,8 @@ impl OpenStream {
         let acknowledge = move |result: Result<(), SubmitError>| {
             if result.is_ok() {
                 let ack = v1::CheckpointAck { task: Some(task.to_proto()), position };
-                let message = v1::CoordinatorMessage { kind: Some(Kind::CheckpointAck(ack)) };
-                // A worker that does not read loses its session; its tasks begin from the last checkpoint.
-                drop(to.try_send(Ok(v1::CoordinatorFrame { messages: vec![message] })));
+                // A worker that is cut off asks again when it is back.
+                drop(to.offer(frame([Kind::CheckpointAck(ack)])));
             }
         };
         let save = Command::SaveCheckpoint { unit: task.unit, attempt: task.attempt, position, data };
@@ -218,37 +224,36 @@ impl OpenStream {
         }
         for (shard, reports) in by_shard {
             let Some(mailbox) = self.links.shard(shard).cloned() else { continue };
-            let keys: Vec<TaskKey> = reports.iter().map(|(key, _)| *key).collect();
-            let commands: Vec<(RunId, Command)> =
-                reports.into_iter().map(|(key, command)| (key.run, command)).collect();
-            let (reply, answered) = oneshot::channel();
-            let again = commands.clone();
-            let request = Request::Commands(commands, replying(reply));
+            let keys = reports.iter().map(|(key, _)| *key).collect();
+            let commands = reports.into_iter().map(|(key, command)| (key.run, command)).collect();
+            let owed = Acknowledgement { keys, to: self.to.clone() };
             // Holds the stream back while the shard has no room.
-            mailbox.submit(request).await;
-            let to = self.to.clone();
-            self.runtime.jobs.spawn(REPORTS, acknowledge(answered, again, keys, mailbox, to));
+            mailbox.submit(Request::Commands(commands, Box::new(move |_| owed.give()))).await;
         }
     }
 }
 
-/// Acknowledges reports once they are on disk (or stale); asks again when the journal failed under them.
-async fn acknowledge(
-    mut answered: oneshot::Receiver<Vec<Result<(), SubmitError>>>,
-    commands: Vec<(RunId, Command)>,
+/// Says that reports are on disk, or stale. Dropped instead, because the journal failed under them, it cuts the worker
+/// off, who sends them again when it is back.
+struct Acknowledgement {
     keys: Vec<TaskKey>,
-    mailbox: Arc<crate::shard::Mailbox>,
     to: ToWorker,
-) {
-    while answered.await.is_err() {
-        let (reply, again) = oneshot::channel();
-        answered = again;
-        let request = Request::Commands(commands.clone(), replying(reply));
-        mailbox.submit(request).await;
+}
+
+impl Acknowledgement {
+    fn give(mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        // A worker that is gone, or cut off, sends its reports again when it is back.
+        drop(self.to.offer(frame(keys.into_iter().map(|key| Kind::ReportAck(key.to_proto())))));
     }
-    let kinds = keys.iter().map(|key| Kind::ReportAck(key.to_proto())).collect();
-    // A worker that is gone sends its reports again when it is back.
-    drop(send(&to, kinds).await);
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.to.cut();
+        }
+    }
 }
 
 fn bad(error: BadRef) -> Status {

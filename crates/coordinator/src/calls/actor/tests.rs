@@ -1,12 +1,14 @@
+use futures::StreamExt as _;
 use kapell_kernel::{Attempt, CallNo, UnitId};
 use kapell_model::plan::StepIndex;
 use kapell_model::{Name, RunId, ShardCount, ShardId};
 use kapell_wire::DefinitionRecord;
 use kapell_wire::task::TaskKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::calls::{ConnectorIntro, Read};
+use crate::session::Outlet;
 
 fn kinds(frame: Option<Result<v1::CallFrame, tonic::Status>>) -> Vec<&'static str> {
     let messages = frame.unwrap().unwrap().messages;
@@ -40,7 +42,7 @@ async fn a_call_never_overtakes_the_definitions_that_it_was_decided_under() {
         lease: Duration::from_secs(60),
     };
     let (desk, _) = Actor::spawn(None, CallDesk, args).await.unwrap();
-    let (to, mut from) = mpsc::channel(8);
+    let (to, mut from) = Outlet::new(8);
     let (name, instance) = ("c".to_owned(), vec![1]);
     let intro = ConnectorIntro { name, instance, capacity: 9, holding: vec![], revision: 0, to };
     let (reply, joined) = oneshot::channel();
@@ -53,13 +55,13 @@ async fn a_call_never_overtakes_the_definitions_that_it_was_decided_under() {
     }));
     definitions.apply(&[DefinitionRecord { document, removed: false, revision: 1 }]).unwrap();
     desk.cast(read()).unwrap();
-    assert_eq!(kinds(from.recv().await), ["definitions", "call"]);
+    assert_eq!(kinds(from.next().await), ["definitions", "call"]);
     desk.cast(CallMessage::Define(session)).unwrap();
     desk.cast(read()).unwrap();
-    assert_eq!(kinds(from.recv().await), ["call"], "they are sent once");
+    assert_eq!(kinds(from.next().await), ["call"], "they are sent once");
 
     definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
     desk.cast(CallMessage::Define(session)).unwrap();
-    assert_eq!(kinds(from.recv().await), ["definitions"], "also when nothing is called");
+    assert_eq!(kinds(from.next().await), ["definitions"], "also when nothing is called");
     desk.stop(None);
 }

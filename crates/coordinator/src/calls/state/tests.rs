@@ -2,10 +2,10 @@ use kapell_kernel::{Attempt, CallNo};
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::StepIndex;
 use kapell_model::{RunId, ShardId, Timestamp};
-use tokio::sync::mpsc;
 
 use super::*;
 use crate::dispatch::{Grip, OVERDUE_AFTER};
+use crate::session::Outlet;
 
 const LEASE: Duration = Duration::from_secs(1);
 /// Of every tool.
@@ -72,7 +72,7 @@ fn join(desk: &mut CallState, now: Instant) {
 fn join_as(desk: &mut CallState, now: Instant, instance: u8, holding: Vec<CallKey>) -> SessionId {
     let (name, instance) = ("c".to_owned(), vec![instance]);
     let capacity = 1 + holding.len() as u32;
-    let intro = ConnectorIntro { name, instance, capacity, holding, revision: 0, to: mpsc::channel(8).0 };
+    let intro = ConnectorIntro { name, instance, capacity, holding, revision: 0, to: Outlet::new(8).0 };
     desk.join(now, intro, &InForce::default())
 }
 

@@ -1,11 +1,13 @@
+use futures::StreamExt as _;
 use kapell_kernel::{Attempt, Dispatch, UnitId};
 use kapell_model::plan::StepIndex;
 use kapell_model::{Name, RunId, ShardCount, ShardId, Timestamp};
 use kapell_wire::DefinitionRecord;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::dispatch::WorkerIntro;
+use crate::session::Outlet;
 use crate::shard::{Origin, WorkOrder};
 
 fn submit(run: u128) -> DispatchMessage {
@@ -50,7 +52,7 @@ async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under
         lease: Duration::from_secs(60),
     };
     let (desk, _) = Actor::spawn(None, Dispatcher, args).await.unwrap();
-    let (to, mut from) = mpsc::channel(8);
+    let (to, mut from) = Outlet::new(8);
     let intro = WorkerIntro {
         name: "w".to_owned(),
         instance: vec![1],
@@ -72,13 +74,13 @@ async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under
     // The worker's stream has not seen the change: it is busy, and a run that began at once is faster.
     definitions.apply(&[DefinitionRecord { document, removed: false, revision: 1 }]).unwrap();
     desk.cast(submit(1)).unwrap();
-    assert_eq!(kinds(from.recv().await), ["definitions", "assignment"]);
+    assert_eq!(kinds(from.next().await), ["definitions", "assignment"]);
     desk.cast(DispatchMessage::Define(session)).unwrap();
     desk.cast(submit(2)).unwrap();
-    assert_eq!(kinds(from.recv().await), ["assignment"], "they are sent once");
+    assert_eq!(kinds(from.next().await), ["assignment"], "they are sent once");
 
     definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
     desk.cast(DispatchMessage::Define(session)).unwrap();
-    assert_eq!(kinds(from.recv().await), ["definitions"], "also when nothing is assigned");
+    assert_eq!(kinds(from.next().await), ["definitions"], "also when nothing is assigned");
     desk.stop(None);
 }

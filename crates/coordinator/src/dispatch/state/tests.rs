@@ -2,10 +2,10 @@ use kapell_kernel::{Attempt, UnitId};
 use kapell_model::plan::StepIndex;
 use kapell_model::{Json, RunId, ShardId};
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::*;
 use crate::dispatch::{OVERDUE_AFTER, RESTART, Stuck};
+use crate::session::Outlet;
 
 const LEASE: Duration = Duration::from_secs(1);
 const A_MOMENT: Duration = Duration::from_millis(1);
@@ -37,7 +37,7 @@ fn intro(name: &str, instance: u8, capacity: u32, holding: &[u32]) -> WorkerIntr
         skills: vec![],
         holding: holding.iter().map(|run| task(*run)).collect(),
         revision: 0,
-        to: mpsc::channel(8).0,
+        to: Outlet::new(8).0,
     }
 }
 
