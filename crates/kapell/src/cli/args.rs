@@ -187,9 +187,16 @@ impl Command {
     /// async thread more costs it a quarter of its speed in wake-ups. The others may host agents that block a thread.
     fn threads(&self) -> Builder {
         let mut builder = Builder::new_multi_thread();
-        if let Command::Coordinator(_) = self {
-            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-            builder.worker_threads(cores.saturating_sub(1).max(1));
+        match self {
+            Command::Coordinator(settings) => {
+                let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+                let fewer = cores.saturating_sub(1).max(1);
+                builder.worker_threads(settings.threads.map_or(fewer, NonZero::get));
+            }
+            Command::Dev(settings) => {
+                settings.threads.map(|threads| builder.worker_threads(threads.get()));
+            }
+            Command::Demo(_) | Command::Worker(_) | Command::Connector(_) | Command::Ask(_) => {}
         }
         builder
     }
