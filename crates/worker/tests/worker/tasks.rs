@@ -297,3 +297,18 @@ async fn draining_ends_what_is_held_and_takes_nothing_new() {
     worker.stop().await;
     peer.closed().await;
 }
+
+#[tokio::test]
+async fn an_assignment_finds_the_definitions_that_come_with_it_or_right_before_it() {
+    let mut terms = terms();
+    terms.definitions = kapell_proto::v1::Definitions::default();
+    let (_worker, _coordinator, mut peer) = pair(options(), terms.clone()).await;
+    let assigned = |at| Said::Assignment(assignment(task(at), "other.nothing", &json!({})));
+    peer.say_all([assigned(1), Said::Definitions(definitions(1, json!({})))]).await;
+    assert_eq!(peer.output(task(1)).await, json!(1), "in one frame the order does not matter");
+
+    let (_worker, _coordinator, mut peer) = pair(options(), terms).await;
+    peer.say(Said::Definitions(definitions(1, json!({})))).await;
+    peer.say(assigned(2)).await;
+    assert_eq!(peer.output(task(2)).await, json!(1), "nothing is begun while definitions are compiled");
+}
