@@ -34,6 +34,12 @@ pub(crate) struct ShardRules {
     pub(crate) dedupe_runs_max: usize,
     /// How many runs may be live.
     pub(crate) live_runs_max: usize,
+    /// Entries between two checkpoints.
+    pub(crate) checkpoint_entries: u64,
+    /// Time between two checkpoints, if anything happened.
+    pub(crate) checkpoint_every: Duration,
+    /// Entries kept for history after a checkpoint covers them.
+    pub(crate) history_entries: u64,
 }
 
 /// The state of a shard.
