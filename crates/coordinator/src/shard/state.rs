@@ -152,9 +152,9 @@ impl ShardState {
                 self.define(changes, now);
                 self.reply(reply, ());
             }
-            Request::Revive(run, reply) => {
-                self.revive(run);
-                self.reply(reply, ());
+            Request::Revive(run, command, reply) => {
+                let result = self.revive(run, *command, now, in_force);
+                self.reply(reply, result);
             }
             Request::ChildConfirmed(run, unit, attempt) => {
                 if self.owed.remove(&Owed::Child(run, unit, attempt)).is_some() {
@@ -318,12 +318,32 @@ impl ShardState {
         self.outputs.push(Output::Defined(changes));
     }
 
-    fn revive(&mut self, run: Box<Run>) {
-        let id = run.id;
-        if !self.runs.contains_key(&id) {
-            self.ended.remove(id);
-            self.runs.insert(id, run);
+    /// A run that the command does not set going is forgotten again, as if nobody had asked.
+    fn revive(
+        &mut self,
+        run: Box<Run>,
+        command: Command,
+        now: Timestamp,
+        in_force: &InForce,
+    ) -> Result<(), SubmitError> {
+        let (id, folded) = (run.id, run.ended().map(|ended| ended.at));
+        // It may have been set going and have ended again since its history was read: that history is too old.
+        let is_fresh = self.ended.at(id).is_none_or(|at| folded == Some(at));
+        if self.runs.contains_key(&id) || !is_fresh {
+            return self.command(id, command, now, in_force);
         }
+        let place = run.accepted().key.clone().map(|key| (run.workflow().namespace.clone(), key));
+        self.runs.insert(id, run);
+        let result = self.command(id, command, now, in_force);
+        if result.is_err() {
+            self.runs.remove(&id);
+        } else if self.runs.contains_key(&id) {
+            self.ended.remove(id);
+            if let Some((namespace, key)) = place {
+                self.keys.join_first(&namespace, &key, id);
+            }
+        }
+        result
     }
 
     fn deliver(
