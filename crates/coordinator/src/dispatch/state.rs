@@ -187,7 +187,8 @@ impl DispatchState {
             return;
         };
         match &task.place {
-            Place::Held(other) if *other != session => {
+            // A session that is gone was this worker's own: it came back within its lease.
+            Place::Held(other) if *other != session && self.sessions.contains_key(other) => {
                 self.acts.push(Act::Cancel(session, key));
                 return;
             }
