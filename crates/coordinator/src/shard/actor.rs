@@ -292,10 +292,13 @@ impl Running {
 
 /// Stores rows in the ledger until it takes them, then says so.
 pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
-    let (ledger, myself) = (args.ledger.clone(), myself.clone());
+    let (ledger, links, myself) = (args.ledger.clone(), args.links.clone(), myself.clone());
     args.runtime.jobs.spawn(PROJECT, async move {
         let through = batch.through;
-        while let Err(error) = ledger.apply(batch.clone()).await {
+        loop {
+            let together = links.ledger.read().await;
+            let Err(error) = ledger.apply(batch.clone()).await else { break };
+            drop(together);
             tracing::warn!(%error, "the ledger does not take rows; they are sent again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -232,8 +232,10 @@ pub(crate) async fn rebuild(
     while let Some(placed) = records.next().await {
         let placed = match placed {
             Ok(placed) => placed,
-            Err(ReadError::Trimmed { through }) => {
-                records = journal.read(shard, through);
+            Err(ReadError::Trimmed { through: trimmed }) => {
+                // The images hold what was trimmed, also where nothing came after it.
+                through = trimmed;
+                records = journal.read(shard, trimmed);
                 continue;
             }
             Err(error) => return Err(read(error)),
