@@ -253,7 +253,7 @@ impl Client {
             return Noted::Live;
         }
         self.end(happening, &run.id, ending, &format!("{:?}", run.error));
-        if self.mix == Mix::CLOCKS {
+        if self.mix.is_only_clocks {
             self.at_once(happening, run);
         }
         Noted::Ended

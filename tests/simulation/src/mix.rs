@@ -18,6 +18,8 @@ pub(crate) struct Mix {
     pub(crate) steps_clocks: bool,
     /// Connections are reset, now or in the middle of a frame.
     pub(crate) resets: bool,
+    /// Nothing but clocks goes wrong, so no attempt fails that was not refused.
+    pub(crate) is_only_clocks: bool,
     /// Hosts are cut off for longer than a lease, and then everything that they sent arrives.
     pub(crate) stalls: bool,
 }
@@ -38,11 +40,13 @@ impl Mix {
         loses_ledger: false,
         steps_clocks: false,
         resets: false,
+        is_only_clocks: false,
         stalls: false,
     };
 
     /// Only the clocks go wrong.
-    pub(crate) const CLOCKS: Mix = Mix { is_wide: true, steps_clocks: true, ..Mix::FIRST };
+    pub(crate) const CLOCKS: Mix =
+        Mix { is_wide: true, steps_clocks: true, is_only_clocks: true, ..Mix::FIRST };
 
     /// The mix of a seed.
     pub(crate) fn of(seed: u64) -> Mix {
@@ -60,6 +64,7 @@ impl Mix {
             loses_ledger: often(),
             steps_clocks: often(),
             resets: often(),
+            is_only_clocks: false,
             stalls: often(),
         }
     }

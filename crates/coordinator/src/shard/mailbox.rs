@@ -126,3 +126,28 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Request {
+        Request::Stats(Box::new(|_| {}))
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_request_back_and_keeps_what_was_promised() {
+        let mailbox = Mailbox::new(3);
+        for _ in 0..3 {
+            assert!(mailbox.try_submit(ask()).is_ok());
+        }
+        let (busy, back) = mailbox.try_submit(ask()).err().unwrap();
+        assert_eq!(busy.retry_after, RETRY_AFTER);
+        assert!(matches!(back, Request::Stats(_)));
+        mailbox.submit_owed(ask());
+        assert_eq!(mailbox.waiting(), 4, "what belongs to a promise is never refused");
+        assert_eq!(mailbox.take(2).len(), 2);
+        assert!(mailbox.try_submit(ask()).is_ok());
+        assert!(mailbox.try_submit(ask()).is_err());
+    }
+}

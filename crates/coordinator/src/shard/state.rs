@@ -443,3 +443,6 @@ impl ShardState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
