@@ -129,5 +129,6 @@ pub(crate) async fn connector(site: Site) {
 pub(crate) async fn client(site: Site) {
     site.world.log("client", "starts");
     let runtime = runtime(site.seed, &site.world, "client");
-    Client { world: site.world, runtime, happenings: site.happenings, mix: site.mix }.run().await;
+    let client = Client { world: site.world, runtime, happenings: site.happenings, mix: site.mix };
+    Box::pin(client.run()).await;
 }
