@@ -32,6 +32,11 @@ impl Args {
         Self { kills: 3, seed: None }
     }
 
+    /// A matrix that can be repeated.
+    pub(crate) fn of(kills: u32, seed: u64) -> Self {
+        Self { kills, seed: Some(seed) }
+    }
+
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
         self.run_as(workspace, Profile::Release)
     }

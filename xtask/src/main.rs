@@ -18,6 +18,7 @@ mod parts;
 mod process;
 mod report;
 mod sim;
+mod soak;
 mod source;
 mod stages;
 mod tidy;
@@ -77,6 +78,7 @@ tasks! {
     Crash(crash),
     Bench(bench),
     Sim(sim),
+    Soak(soak),
 }
 
 fn main() -> ExitCode {

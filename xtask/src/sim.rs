@@ -28,19 +28,16 @@ pub(crate) struct Args {
 }
 
 /// How one seed went.
-struct Outcome {
-    seed: u64,
+pub(crate) struct Outcome {
+    pub(crate) seed: u64,
     /// What the simulation printed; its last line has the digest.
-    text: String,
-    problem: Option<&'static str>,
+    pub(crate) text: String,
+    pub(crate) problem: Option<&'static str>,
 }
 
 impl Args {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
-        match workspace.build(Profile::Dev, &["kapell-tests-simulation"])? {
-            Verdict::Holds => {}
-            Verdict::Broken => bail!("the simulation does not build"),
-        }
+        build(workspace)?;
         let first = self.seed.unwrap_or(1);
         let count = if self.seed.is_some() && self.seeds == 100 { 1 } else { self.seeds };
         let outcomes = simulate_all(workspace, first..first.saturating_add(count))?;
@@ -58,8 +55,16 @@ impl Args {
     }
 }
 
+/// Brings the simulation up to date.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    match workspace.build(Profile::Dev, &["kapell-tests-simulation"])? {
+        Verdict::Holds => Ok(()),
+        Verdict::Broken => bail!("the simulation does not build"),
+    }
+}
+
 /// As many at once as there are processors.
-fn simulate_all(workspace: &Workspace, seeds: std::ops::Range<u64>) -> Result<Vec<Outcome>> {
+pub(crate) fn simulate_all(workspace: &Workspace, seeds: std::ops::Range<u64>) -> Result<Vec<Outcome>> {
     let (next, done) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, NonZeroUsize::get) {

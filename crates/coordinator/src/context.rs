@@ -7,6 +7,7 @@ use kapell_kernel::{Command, Run};
 use kapell_ledger::{Ledger, RunQuery, RunRow};
 use kapell_model::definition::{ContextQuery, Recall};
 use kapell_model::expr::{Template, scope_of};
+use kapell_model::limits::PAYLOAD_BYTES_MAX;
 use kapell_model::{Json, RunId};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -44,8 +45,28 @@ pub(crate) async fn gather(links: &Arc<Links>, ledger: Arc<dyn Ledger>, run: Run
             Err(error) => reasons.push(format!("earlier runs about `{about}` are not known: {error}").into()),
         }
     }
-    let context = Json::of(&json!({ "recalled": recalled }));
+    let context = within_limit(recalled, &mut reasons);
     links.tell_run(run, Command::SupplyContext { context, reasons }, Box::new(|_| {}));
+}
+
+/// What fits; the last ones are left out, and the reasons say so.
+fn within_limit(mut recalled: Vec<Value>, reasons: &mut Vec<Arc<str>>) -> Json {
+    let all = recalled.len();
+    loop {
+        let context = Json::of(&json!({ "recalled": recalled }));
+        if context.bytes_len() <= PAYLOAD_BYTES_MAX || recalled.is_empty() {
+            let left_out = all - recalled.len();
+            if left_out > 0 {
+                let most = PAYLOAD_BYTES_MAX;
+                reasons.push(
+                    format!("{left_out} of {all} earlier runs left out: more than {most} bytes").into(),
+                );
+            }
+            return context;
+        }
+        // A tenth at a time: measuring costs as much as writing.
+        recalled.truncate(recalled.len() - recalled.len().div_ceil(10));
+    }
 }
 
 fn questions_of(run: &Run) -> Questions {
@@ -91,4 +112,23 @@ fn summary(row: &RunRow) -> Value {
         "error": row.error.as_ref().map(|(class, message)| format!("{class}: {message}")),
         "output": row.output.as_ref().map(Json::value),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_is_cut_to_what_a_payload_may_be_and_says_so() {
+        // `{"recalled":[""]}` is 17 bytes.
+        let one = |bytes: usize| vec![Value::from("x".repeat(bytes - 17))];
+        let mut reasons = Vec::new();
+        assert_eq!(within_limit(one(PAYLOAD_BYTES_MAX), &mut reasons).bytes_len(), PAYLOAD_BYTES_MAX);
+        assert!(reasons.is_empty());
+        let cut = within_limit(one(PAYLOAD_BYTES_MAX + 1), &mut reasons);
+        assert_eq!(cut.as_str(), r#"{"recalled":[]}"#);
+        assert!(reasons[0].starts_with("1 of 1 earlier runs left out"), "{reasons:?}");
+        let many = within_limit((0..40).map(|_| Value::from("x".repeat(64 << 10))).collect(), &mut reasons);
+        assert!(many.bytes_len() <= PAYLOAD_BYTES_MAX && many.bytes_len() > PAYLOAD_BYTES_MAX * 8 / 10);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kapell_kernel::Command;
 use kapell_model::{RunId, ShardCount, ShardId};
 use ractor::ActorRef;
+use tokio::sync::RwLock;
 
 use crate::calls::CallMessage;
 use crate::dispatch::DispatchMessage;
@@ -16,12 +17,15 @@ pub(crate) struct Links {
     mailboxes: Vec<Arc<Mailbox>>,
     dispatch: OnceLock<ActorRef<DispatchMessage>>,
     calls: OnceLock<ActorRef<CallMessage>>,
+    /// Shards store rows together; whoever builds the ledger anew does it alone. Rows that a shard stores between the
+    /// two halves would make the ledger refuse what was folded, as older than they are.
+    pub(crate) ledger: RwLock<()>,
 }
 
 impl Links {
     pub(crate) fn new(shards: ShardCount, mailbox_capacity: usize) -> Links {
         let mailboxes = shards.iter().map(|_| Arc::new(Mailbox::new(mailbox_capacity))).collect();
-        Links { mailboxes, dispatch: OnceLock::new(), calls: OnceLock::new() }
+        Links { mailboxes, dispatch: OnceLock::new(), calls: OnceLock::new(), ledger: RwLock::new(()) }
     }
 
     pub(crate) fn connect(&self, dispatch: ActorRef<DispatchMessage>, calls: ActorRef<CallMessage>) {

@@ -24,6 +24,12 @@ pub struct CoordinatorOptions {
     pub dedupe_runs_max: usize,
     /// How many live runs a shard takes.
     pub live_runs_max: usize,
+    /// Entries of a shard between two checkpoints.
+    pub checkpoint_entries: u64,
+    /// Time between two checkpoints of a shard in which anything happened.
+    pub checkpoint_every: Duration,
+    /// Entries of a shard that are kept for history after a checkpoint covers them.
+    pub history_entries: u64,
 }
 
 /// Why options cannot be used.
@@ -54,6 +60,9 @@ impl Default for CoordinatorOptions {
             dedupe_window: Duration::from_secs(24 * 3600),
             dedupe_runs_max: 500_000,
             live_runs_max: 4_000_000,
+            checkpoint_entries: 200_000,
+            checkpoint_every: Duration::from_secs(60),
+            history_entries: 20_000_000,
         }
     }
 }

@@ -237,6 +237,9 @@ impl Supervised {
             dedupe_window: options.dedupe_window,
             dedupe_runs_max: options.dedupe_runs_max,
             live_runs_max: options.live_runs_max,
+            checkpoint_entries: options.checkpoint_entries,
+            checkpoint_every: options.checkpoint_every,
+            history_entries: options.history_entries,
         };
         let args = ShardArguments {
             rules,

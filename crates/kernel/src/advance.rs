@@ -5,6 +5,7 @@ mod begin;
 mod signals;
 mod undo;
 
+use kapell_model::limits::RUN_OUTPUT_BYTES_MAX;
 use kapell_model::plan::StepIndex;
 use kapell_model::{Json, Timestamp};
 use serde_json::{Map, Value};
@@ -15,7 +16,7 @@ pub(crate) use signals::listener;
 use crate::Context;
 use crate::decide::wind_up;
 use crate::entry::Entry;
-use crate::error::Failure;
+use crate::error::{ErrorClass, Failure, TaskError};
 use crate::expr_text;
 use crate::run::{Ending, Phase, Run, StepState, Undo};
 use crate::unit::{Status, UnitId};
@@ -45,16 +46,28 @@ fn running(run: &Run, at: Timestamp, context: &Context<'_>) -> Vec<Entry> {
     }
     entries.extend(signals::answer(run, &entries));
     if entries.is_empty() && run.active == 0 && run.steps_over as usize == run.plan.steps.len() {
-        entries.push(end(run, at, Ending::Completed { output: output_of(run) }));
+        entries.push(complete(run, at));
     }
     entries
+}
+
+fn complete(run: &Run, at: Timestamp) -> Entry {
+    let output = output_of(run);
+    let (bytes, most) = (output.bytes_len(), RUN_OUTPUT_BYTES_MAX);
+    if bytes <= most {
+        return end(run, at, Ending::Completed { output });
+    }
+    let message = format!(
+        "the output of the run is {bytes} bytes, at most {most} are allowed; end with one step that passes references"
+    );
+    wind_up(run, Failure { unit: None, error: TaskError::new(ErrorClass::Permanent, message) })
 }
 
 fn fail(run: &Run, failed: UnitId) -> Entry {
     let error = match run.unit(failed).map(|unit| &unit.status) {
         Some(Status::Failed(error)) => (**error).clone(),
         // Only a damaged journal can say that a unit failed which did not.
-        Some(_) | None => crate::TaskError::new(crate::ErrorClass::Permanent, "a step failed"),
+        Some(_) | None => TaskError::new(ErrorClass::Permanent, "a step failed"),
     };
     wind_up(run, Failure { unit: Some(failed), error })
 }

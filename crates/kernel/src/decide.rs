@@ -10,7 +10,7 @@ mod task;
 use std::sync::Arc;
 
 use kapell_model::definition::OnFailure;
-use kapell_model::limits::PAYLOAD_BYTES_MAX;
+use kapell_model::limits::{FOREACH_OUTPUT_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use kapell_model::{Json, Timestamp};
 
 use crate::Context;
@@ -19,7 +19,7 @@ use crate::command::{CancelMode, Command};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Failure, Rejected, TaskError};
 use crate::order::{OrderKey, TimerKey};
-use crate::run::{Children, Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, Undo};
+use crate::run::{Children, Ended, Ending, OutcomeState, OutcomeVerdict, Phase, Run, StepState, Undo};
 use crate::scope;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
@@ -33,6 +33,7 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
     match command {
         Command::TakeTurn => in_phase(run, &Phase::Queued, OrderKey::Turn, || Entry::TurnTaken),
         Command::SupplyContext { context, reasons } => {
+            fits("the context", &context)?;
             let deadline = run.workflow().timeout.map(|span| at.after(span));
             in_phase(run, &Phase::Gathering, OrderKey::Context, || Entry::ContextGathered {
                 context,
@@ -114,6 +115,20 @@ fn at_attempt(run: &Run, unit: UnitId, attempt: Attempt, key: OrderKey) -> Resul
 fn fits(what: &'static str, value: &Json) -> Result<(), Rejected> {
     let (bytes, most) = (value.bytes_len(), PAYLOAD_BYTES_MAX);
     if bytes > most { Err(Rejected::TooLarge { what, bytes, most }) } else { Ok(()) }
+}
+
+/// Refuses the output of an item with which those of its foreach are larger together than they may be.
+fn fits_with_others(run: &Run, unit: UnitId, output: &Json) -> Result<(), TaskError> {
+    let Some(StepState::Fan(fan)) = unit.item.and_then(|_| run.step(unit.step)) else { return Ok(()) };
+    let (bytes, most) = (fan.output_bytes + output.bytes_len(), FOREACH_OUTPUT_BYTES_MAX);
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "the outputs of {} items are {bytes} bytes together, at most {most} are allowed; pass references",
+        fan.done + 1
+    );
+    Err(TaskError::new(ErrorClass::Permanent, message))
 }
 
 fn fire(run: &Run, at: Timestamp, key: TimerKey, context: &Context<'_>) -> Decided {

@@ -272,9 +272,10 @@ fn fan_of(items: Vec<Json>, units: Vec<Forward>, output: Option<Json>) -> Fan {
     let begun = |unit: &Unit| unit.status != Status::Waiting && !unit.is_over();
     let active = units.iter().filter(|one| begun(&one.unit)).count() as u32;
     let undoing = units.iter().filter(|one| one.undo.as_ref().is_some_and(begun)).count() as u32;
+    let output_bytes = units.iter().filter_map(|one| one.unit.output()).map(Json::bytes_len).sum();
     let (done, to_undo) = (count(|one| one.unit.output().is_some()), count(Forward::awaits_undo));
     // The two hints where to look next are lower bounds: zero costs one look at each item.
-    Fan { items, next: 0, active, done, output, to_undo, undoing, undo_next: 0, units }
+    Fan { items, next: 0, active, done, output, output_bytes, to_undo, undoing, undo_next: 0, units }
 }
 
 fn phase_to(phase: &Phase) -> PhaseImage {

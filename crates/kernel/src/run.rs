@@ -189,6 +189,8 @@ pub struct Fan {
     pub done: u32,
     /// Output of the whole, once every item is over.
     pub output: Option<Json>,
+    /// Their outputs together.
+    pub(crate) output_bytes: usize,
     /// Items that must be undone, should the run be, and are not.
     pub(crate) to_undo: u32,
     /// Items that are being undone.

@@ -20,6 +20,10 @@ pub const FOREACH_ITEMS_MAX: usize = 10_000;
 pub const FOREACH_CONCURRENCY_DEFAULT: u32 = 100;
 /// Inputs of all items of one foreach together, in bytes.
 pub const FOREACH_INPUT_BYTES_MAX: usize = 8 << 20;
+/// Outputs of all items of one foreach together, in bytes.
+pub const FOREACH_OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// Output of a run that has several last steps, in bytes. Above what one foreach gives, and below what a message holds.
+pub const RUN_OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// Most attempts of a step.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Tool calls of one task.

@@ -49,6 +49,11 @@ impl Bank {
         if !request.fence.pass() {
             return CallOutcome::failed(ErrorClass::Unavailable, "too late");
         }
+        if request.tool.tool.name == "claim" && !self.world.lock().fixed.contains(&entry) {
+            self.world.log("bank", &format!("refuses {entry}"));
+            self.pause(100).await;
+            return CallOutcome::failed(ErrorClass::Permanent, "this is not allowed");
+        }
         let transit = self.dice.below(TRANSIT_MS);
         self.world.lock().send(&entry, transit);
         // why: virtual time, and its passing is part of what is simulated

@@ -18,29 +18,45 @@ use kapell_runtime::{Runtime, channel};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
-use crate::company::{DEFINITIONS, Happening};
+use crate::company::{DEFINITIONS, Happening, Kind};
 use crate::hosts::COORDINATOR;
+use crate::mix::Mix;
 use crate::world::World;
 
 /// A request that takes longer is given up and asked again.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 
 /// One life of the client.
 pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) runtime: Runtime,
     pub(crate) happenings: Arc<Vec<Happening>>,
+    pub(crate) mix: Mix,
 }
 
 impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
         self.insist("apply", || self.apply()).await;
-        tokio::join!(self.publish_all(), self.answer(), self.look());
+        if self.mix.is_wide {
+            tokio::join!(
+                self.publish_all(),
+                self.answer(),
+                self.look(),
+                self.steer_all(),
+                self.keep_ledger()
+            );
+        } else {
+            tokio::join!(self.publish_all(), self.answer(), self.look());
+        }
     }
 
     /// Does something until it succeeds.
-    async fn insist<F: Future<Output = anyhow::Result<()>>>(&self, what: &str, attempt: impl Fn() -> F) {
+    pub(crate) async fn insist<F: Future<Output = anyhow::Result<()>>>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> F,
+    ) {
         loop {
             let failed = match timeout(PATIENCE, attempt()).await {
                 Ok(Ok(())) => return,
@@ -53,7 +69,7 @@ impl Client {
         }
     }
 
-    async fn channel(&self) -> anyhow::Result<Channel> {
+    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
         Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
     }
 
@@ -80,19 +96,29 @@ impl Client {
         }
     }
 
-    async fn publish(&self, happening: &Happening) -> anyhow::Result<()> {
+    /// Publishes one event.
+    pub(crate) async fn send(
+        &self,
+        id: &str,
+        kind: &str,
+        data: &serde_json::Value,
+    ) -> anyhow::Result<v1::PublishResult> {
         let json = CloudEventAttributeValue { attr: Some(Attr::CeString("application/json".to_owned())) };
         let event = CloudEvent {
-            id: happening.id.clone(),
+            id: id.to_owned(),
             source: "/simulation".to_owned(),
             spec_version: "1.0".to_owned(),
-            r#type: format!("sim.{}", happening.kind),
-            data: Some(Data::TextData(happening.data.to_string())),
+            r#type: format!("sim.{kind}"),
+            data: Some(Data::TextData(data.to_string())),
             attributes: [("datacontenttype".to_owned(), json)].into(),
         };
         let request = v1::PublishRequest { namespace: String::new(), events: vec![event] };
         let answer = EventServiceClient::new(self.channel().await?).publish(request).await?.into_inner();
-        let result = answer.results.into_iter().next().context("no result")?;
+        answer.results.into_iter().next().context("no result")
+    }
+
+    async fn publish(&self, happening: &Happening) -> anyhow::Result<()> {
+        let result = self.send(&happening.id, happening.kind.workflow(), &happening.data).await?;
         if let Some(refusal) = result.refusal {
             bail!("refused: {} {}", refusal.code, refusal.message);
         }
@@ -158,20 +184,33 @@ impl Client {
     async fn look_once(&self) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let mut runs = RunServiceClient::new(channel.clone());
-        let (mut accepted, mut live, count) = (Vec::new(), Vec::new(), self.happenings.len());
-        for (_, started) in self.world.lock().accepted.iter() {
-            accepted.extend(started.iter().cloned());
-        }
-        for run in &accepted {
-            if self.world.lock().ended.contains_key(run) {
+        let (mut live, mut parked) = (Vec::new(), 0);
+        for happening in self.happenings.iter() {
+            let Some(run) = self.run_of(happening) else { continue };
+            if self.world.lock().ended.contains_key(&run) {
                 continue;
             }
-            let seen = runs.get(v1::GetRunRequest { run: run.clone() }).await?.into_inner();
-            if !self.note(&seen) {
-                live.push(format!("{} of {} waits for {:?}", seen.id, seen.workflow, seen.waiting_for));
+            match runs.get(v1::GetRunRequest { run: run.clone() }).await {
+                Ok(seen) => {
+                    let seen = seen.into_inner();
+                    let waits = format!("{} of {} waits for {:?}", seen.id, seen.workflow, seen.waiting_for);
+                    match self.note(happening, &seen) {
+                        Noted::Ended => {}
+                        Noted::Parked => parked += 1,
+                        Noted::Live => live.push(waits),
+                    }
+                }
+                Err(status) if status.code() == tonic::Code::NotFound && self.mix.trims() => {
+                    self.find(happening, &run).await?;
+                }
+                Err(status) => return Err(status.into()),
             }
         }
-        ensure!(accepted.len() == count, "{} of {count} events are accepted", accepted.len());
+        let (accepted, count) = (self.world.lock().accepted.len(), self.happenings.len());
+        if self.mix.is_wide {
+            self.replay_one(&mut runs).await?;
+        }
+        ensure!(accepted == count, "{accepted} of {count} events are accepted");
         let mut admin = AdminServiceClient::new(channel);
         if !live.is_empty() && self.world.lock().healed {
             let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
@@ -180,30 +219,84 @@ impl Client {
         ensure!(live.is_empty(), "{} runs have not ended", live.len());
         let status = admin.status(v1::StatusRequest {}).await?.into_inner();
         let live: u64 = status.shards.iter().map(|shard| shard.live_runs).sum();
-        ensure!(live == 0, "the shards say that {live} runs are live");
+        ensure!(live == parked, "the shards say that {live} runs are live, not {parked}");
         let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
         ensure!(doctor.findings.is_empty(), "the doctor finds {:?}", doctor.findings);
+        if self.mix.is_wide && self.world.lock().restarted {
+            ensure!(status.ledger_behind == 0, "the ledger is {} entries behind", status.ledger_behind);
+            self.audit().await?;
+        }
         Ok(())
     }
 
-    /// Whether the run is over.
-    fn note(&self, run: &v1::Run) -> bool {
-        let over = match run.state() {
-            v1::RunState::Completed => None,
-            v1::RunState::Failed | v1::RunState::Canceled => Some(format!("{:?}", run.error)),
+    /// The run of an event, if it was accepted.
+    pub(crate) fn run_of(&self, happening: &Happening) -> Option<String> {
+        self.world.lock().accepted.get(&happening.id).and_then(|runs| runs.first()).cloned()
+    }
+
+    fn note(&self, happening: &Happening, run: &v1::Run) -> Noted {
+        match run.state() {
+            v1::RunState::Completed | v1::RunState::Failed | v1::RunState::Canceled => {}
+            v1::RunState::Waiting if happening.kind == Kind::Park && !run.waiting_for.is_empty() => {
+                self.parked(run);
+                return Noted::Parked;
+            }
             v1::RunState::Unspecified
             | v1::RunState::Queued
             | v1::RunState::Running
             | v1::RunState::Waiting
             | v1::RunState::Paused
-            | v1::RunState::WindingUp => return false,
-        };
-        let mut world = self.world.lock();
-        world.log("client", &format!("run {} of {} is {:?}", run.id, run.workflow, run.state()));
-        world.ended.insert(run.id.clone(), format!("{:?}", run.state()));
-        if let Some(error) = over {
-            world.broken.push(format!("run {} of {} did not complete: {error}", run.id, run.workflow));
+            | v1::RunState::WindingUp => return Noted::Live,
         }
-        true
+        let ending = format!("{:?}", run.state());
+        if happening.kind == Kind::Fix && ending == "Failed" && !self.is_given_up(happening) {
+            return Noted::Live;
+        }
+        self.end(happening, &run.id, ending, &format!("{:?}", run.error));
+        if self.mix.is_only_clocks {
+            self.at_once(happening, run);
+        }
+        Noted::Ended
     }
+
+    /// Where only clocks are wrong nobody is lost, so no attempt fails that was not refused.
+    fn at_once(&self, happening: &Happening, run: &v1::Run) {
+        let most = if happening.kind == Kind::Fix { 2 } else { 1 };
+        for step in run.steps.iter().filter(|step| step.attempts > most) {
+            let text = format!("{}: step {} took {} attempts", happening.id, step.id, step.attempts);
+            self.world.lock().broken.push(text);
+        }
+    }
+
+    /// Writes down how a run ended.
+    pub(crate) fn end(&self, happening: &Happening, run: &str, ending: String, error: &str) {
+        let mut world = self.world.lock();
+        world.log("client", &format!("run {run} of {} is {ending}", happening.id));
+        if ending != "Gone" && !happening.kind.may_end().contains(&ending.as_str()) {
+            let text = format!("run {run} of {} ended as {ending}: {error}", happening.id);
+            world.broken.push(text);
+        }
+        world.ended.insert(run.to_owned(), ending);
+    }
+
+    /// A run that waits for ever must wait for the same after the coordinator was started anew.
+    fn parked(&self, run: &v1::Run) {
+        let (seen, mut world) = (format!("{run:?}"), self.world.lock());
+        if world.restarted
+            && let Some(before) = world.parked.get(&run.id)
+            && *before != seen
+        {
+            let text = format!("a parked run was {before} and is {seen}");
+            world.broken.push(text);
+        }
+        world.parked.insert(run.id.clone(), seen);
+    }
+}
+
+/// What was seen of a run.
+enum Noted {
+    Ended,
+    /// It waits for ever, as it should.
+    Parked,
+    Live,
 }

@@ -16,12 +16,51 @@ pub(crate) enum Plan {
     Calm,
     /// Anything, at any moment.
     Storm,
+    /// Clocks step, and nothing else goes wrong.
+    Clocks,
     /// The power of the coordinator goes at this operation of its disk, once.
     PowerAt(u64),
 }
 
 /// Virtual time in which things go wrong.
 const STORM_MS: u64 = 12_000;
+
+/// How far a clock steps at most, forward or back: several leases.
+const STEP_MAX_MS: u64 = 8_000;
+
+/// What goes wrong with a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Kill,
+    Power,
+    CutOff,
+    OneWay,
+    Delay,
+    Stall,
+    DiskPower,
+    Disk,
+    Reset,
+    Clock,
+    Ledger,
+}
+
+impl Trouble {
+    fn name(self) -> &'static str {
+        match self {
+            Trouble::Kill => "kill",
+            Trouble::Power => "power",
+            Trouble::CutOff => "cut-off",
+            Trouble::OneWay => "one-way",
+            Trouble::Delay => "delay",
+            Trouble::Stall => "stall",
+            Trouble::DiskPower => "disk-power",
+            Trouble::Disk => "disk-error",
+            Trouble::Reset => "reset",
+            Trouble::Clock => "clock",
+            Trouble::Ledger => "ledger-lost",
+        }
+    }
+}
 
 /// See the module.
 pub(crate) struct Faults {
@@ -45,6 +84,8 @@ enum End {
     Restart,
     /// There is room on the disk again.
     Room,
+    /// The host's clock is right again.
+    Clock(&'static str),
 }
 
 impl Faults {
@@ -66,13 +107,13 @@ impl Faults {
         self.end_due(sim, now_ms);
         self.revive(sim, now_ms);
         match self.plan {
-            Plan::Storm if now_ms < STORM_MS => {
+            Plan::Storm | Plan::Clocks if now_ms < STORM_MS => {
                 if now_ms >= self.next_ms {
                     self.next_ms = now_ms + 100 + self.dice.below(1_500);
                     self.begin(sim, now_ms);
                 }
             }
-            Plan::Calm | Plan::Storm | Plan::PowerAt(_) => self.heal(),
+            Plan::Calm | Plan::Storm | Plan::Clocks | Plan::PowerAt(_) => self.heal(),
         }
     }
 
@@ -98,6 +139,8 @@ impl Faults {
     fn is_pending(&self, host: &str) -> bool {
         self.pending.iter().any(|(_, _, end)| match end {
             End::Bounce(other) | End::Repair(other) | End::Release(other) => *other == host,
+            // A clock that is wrong does not keep other things from going wrong.
+            End::Clock(_) => false,
             End::Restart | End::Room => host == "coord",
         })
     }
@@ -108,24 +151,27 @@ impl Faults {
             return;
         }
         let until = now_ms + 50 + self.dice.below(2_500);
-        match self.dice.below(if host == "coord" { 7 } else { 5 }) {
-            0 => {
+        let troubles = self.troubles(host);
+        let trouble = troubles[self.dice.below(troubles.len() as u64) as usize];
+        self.site.world.lock().fault(trouble.name());
+        match trouble {
+            Trouble::Kill => {
                 self.log(&format!("{host} is killed"));
                 self.crash(sim, host);
                 self.later(until, End::Bounce(host));
             }
-            1 => {
+            Trouble::Power => {
                 self.log(&format!("{host} loses power"));
                 self.part(sim, host);
                 self.crash(sim, host);
                 self.later(until, End::Bounce(host));
             }
-            2 => {
+            Trouble::CutOff => {
                 self.log(&format!("{host} is cut off"));
                 self.part(sim, host);
                 self.later(until + 4_000, End::Repair(host));
             }
-            3 => {
+            Trouble::OneWay => {
                 self.log(&format!("{host} is cut off in one direction"));
                 for other in others(host) {
                     if self.dice.below(2) == 0 {
@@ -136,18 +182,82 @@ impl Faults {
                 }
                 self.later(until + 2_000, End::Repair(host));
             }
-            4 => {
+            Trouble::Delay => {
                 self.log(&format!("messages to and from {host} are held"));
                 others(host).for_each(|other| sim.hold(host, other));
                 self.later(until, End::Release(host));
             }
-            5 => {
+            Trouble::Stall => {
+                self.log(&format!("messages to and from {host} are held for longer than a lease"));
+                others(host).for_each(|other| sim.hold(host, other));
+                self.later(until + 1_600, End::Release(host));
+            }
+            Trouble::DiskPower => {
                 let at = self.site.disk.operations() + 1 + self.dice.below(30);
                 self.log(&format!("the disk will lose power at operation {at}"));
                 self.site.disk.crash_at(at);
             }
-            _disk => self.disk_fault(until),
+            Trouble::Disk => self.disk_fault(until),
+            Trouble::Reset => self.reset(host),
+            Trouble::Clock => self.step_clock(host, until),
+            Trouble::Ledger => {
+                self.log("the ledger is lost");
+                self.crash(sim, host);
+                if let Err(error) = self.site.ledger.lose() {
+                    self.site.world.lock().broken.push(format!("no new ledger: {error:#}"));
+                }
+                self.site.world.lock().ledger_lost += 1;
+                self.later(until, End::Bounce(host));
+            }
         }
+    }
+
+    /// What may go wrong with a host.
+    fn troubles(&self, host: &str) -> Vec<Trouble> {
+        let (mix, is_coordinator) = (self.site.mix, host == "coord");
+        let mut all = vec![Trouble::Kill, Trouble::Power, Trouble::CutOff, Trouble::OneWay, Trouble::Delay];
+        let more = [
+            (is_coordinator, Trouble::DiskPower),
+            (is_coordinator, Trouble::Disk),
+            (mix.resets, Trouble::Reset),
+            (mix.resets, Trouble::Reset),
+            (mix.steps_clocks, Trouble::Clock),
+            (mix.stalls, Trouble::Stall),
+            (mix.loses_ledger && is_coordinator, Trouble::Ledger),
+            (mix.loses_ledger && is_coordinator, Trouble::Ledger),
+        ];
+        all.extend(more.into_iter().filter(|(may, _)| *may).map(|(_, trouble)| trouble));
+        if self.plan == Plan::Clocks {
+            all.retain(|trouble| *trouble == Trouble::Clock);
+        }
+        all
+    }
+
+    /// Every connection of the host ends, now or within the next few frames.
+    fn reset(&self, host: &'static str) {
+        let mut world = self.site.world.lock();
+        let lines = std::mem::take(&mut world.lines);
+        let mut count = 0;
+        for (dialer, line) in lines {
+            let touches = dialer == host || host == "coord";
+            let after_bytes = self.dice.below(2) * self.dice.below(3_000);
+            if touches {
+                count += u64::from(line.cut(after_bytes as usize));
+            } else {
+                world.lines.push((dialer, line));
+            }
+        }
+        world.log("sim", &format!("{count} connections of {host} are reset"));
+    }
+
+    /// Never further than this from the right time: a timer that is set meanwhile waits so much longer.
+    fn step_clock(&mut self, host: &'static str, until: u64) {
+        let step_ms = self.dice.below(2 * STEP_MAX_MS) as i64 - STEP_MAX_MS as i64;
+        let mut world = self.site.world.lock();
+        world.clock_steps_ms.insert(host, step_ms);
+        world.log("sim", &format!("the clock of {host} is {step_ms} ms from the right time"));
+        drop(world);
+        self.later(until, End::Clock(host));
     }
 
     fn disk_fault(&mut self, until: u64) {
@@ -195,8 +305,17 @@ impl Faults {
                     self.start(sim, "coord");
                 }
                 End::Room => {}
+                End::Clock(host) => drop(self.site.world.lock().clock_steps_ms.remove(host)),
             }
         }
+    }
+
+    /// The coordinator starts anew, though nothing went wrong.
+    pub(crate) fn restart(&self, sim: &mut Sim<'_>) {
+        self.log("coord starts anew");
+        sim.crash("coord");
+        self.site.disk.crash(Crash::KeepUnsynced);
+        self.start(sim, "coord");
     }
 
     fn start(&self, sim: &mut Sim<'_>, host: &str) {

@@ -14,8 +14,12 @@ mod company;
 mod faults;
 mod hosts;
 mod interpose;
+mod judge;
+mod ledger;
+mod mix;
 mod seams;
 mod simulate;
+mod steer;
 mod world;
 
 use std::process::ExitCode;
@@ -25,6 +29,7 @@ use clap::Parser;
 
 use company::Scenario;
 use faults::Plan;
+use mix::Mix;
 use simulate::{Spoil, Verdict, Wanted, simulate};
 
 /// Simulate one seed
@@ -40,6 +45,12 @@ struct Args {
     /// One event of each kind, and the coordinator's power goes at this operation of its disk (0: never)
     #[arg(long, value_name = "OPERATION")]
     power_at: Option<u64>,
+    /// Only the clocks of the hosts go wrong
+    #[arg(long)]
+    clocks: bool,
+    /// The mix that the simulation had at first, for the seeds of its bugs
+    #[arg(long)]
+    first_mix: bool,
     /// The business system posts the first entry twice: the judge must find it
     #[arg(long)]
     post_twice: bool,
@@ -75,10 +86,16 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         Some(0) => (Scenario::Short, Plan::Calm),
         Some(operation) => (Scenario::Short, Plan::PowerAt(operation)),
         None if args.calm => (Scenario::Whole, Plan::Calm),
+        None if args.clocks => (Scenario::Whole, Plan::Clocks),
         None => (Scenario::Whole, Plan::Storm),
     };
-    let wanted =
-        Wanted { seed: args.seed, scenario, plan, spoil: args.post_twice.then_some(Spoil::PostTwice) };
+    let mix = match () {
+        () if args.first_mix => Mix::FIRST,
+        () if args.clocks => Mix::CLOCKS,
+        () => Mix::of(args.seed),
+    };
+    let spoil = args.post_twice.then_some(Spoil::PostTwice);
+    let wanted = Wanted { seed: args.seed, scenario, plan, mix, spoil };
     // A thread of its own: its hash maps' keys and generators begin with the seed, and its stack is large.
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || simulate(wanted));
     match thread.context("no thread")?.join() {
@@ -95,13 +112,16 @@ fn report(args: &Args, verdict: &Verdict) -> ExitCode {
     for broken in &world.broken {
         println!("broken: {broken}");
     }
+    let faults: Vec<String> = world.faults.iter().map(|(kind, count)| format!("{kind}:{count}")).collect();
     println!(
-        "seed {} digest {:016x} lines {} virtual_ms {} operations {} broken {}",
+        "seed {} digest {:016x} lines {} virtual_ms {} operations {} replays {} faults {} broken {}",
         args.seed,
         world.digest(),
         world.log.len(),
         verdict.elapsed_ms,
         verdict.operations,
+        world.replays,
+        if faults.is_empty() { "none".to_owned() } else { faults.join(",") },
         world.broken.len(),
     );
     if world.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }

@@ -3,6 +3,7 @@
 //! Owns: the state that no crash touches and the digest over all that happened. Never: decides what goes wrong.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 
 use crate::interpose;
 
@@ -40,6 +41,91 @@ pub(crate) struct State {
     pub(crate) healed: bool,
     /// Counts the starts of hosts.
     pub(crate) boots: u64,
+    /// How far each host's clock is from the right time.
+    pub(crate) clock_steps_ms: BTreeMap<&'static str, i64>,
+    /// Every connection, by the host that dialed.
+    pub(crate) lines: Vec<(&'static str, Line)>,
+    /// What went wrong on purpose, and how often.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// Entries that the business system takes now, though it refused them at first.
+    pub(crate) fixed: BTreeSet<String>,
+    /// What people do to runs, by the id of the event.
+    pub(crate) steered: BTreeMap<String, Steered>,
+    /// How often the ledger was lost, and for which of these it was rebuilt.
+    pub(crate) ledger_lost: u64,
+    pub(crate) ledger_rebuilt: u64,
+    /// How often somebody built it anew.
+    pub(crate) rebuilds: u64,
+    /// The coordinator was started anew after all was well.
+    pub(crate) restarted: bool,
+    /// The ledger was held against the journal after that.
+    pub(crate) audited: bool,
+    /// Runs that wait for ever, as they were last seen.
+    pub(crate) parked: BTreeMap<String, String>,
+    /// How the live state of a run differed from its journal when it was last looked at.
+    pub(crate) differs: BTreeMap<String, String>,
+    /// Replays that were compared with a live run.
+    pub(crate) replays: u64,
+}
+
+/// How far somebody is with what they do to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steered {
+    /// When the next thing is done.
+    pub(crate) at_ms: u64,
+    pub(crate) stage: Stage,
+}
+
+/// See [`Steered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Begin,
+    /// It was paused.
+    Paused,
+    Done,
+}
+
+/// One connection: how many bytes may still be sent before it is reset.
+#[derive(Clone, Default)]
+pub(crate) struct Line(Arc<Mutex<LineState>>);
+
+#[derive(Default)]
+struct LineState {
+    left: Option<usize>,
+    waiting: Vec<Waker>,
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resets it after so many more bytes; says whether it was open.
+    pub(crate) fn cut(&self, after_bytes: usize) -> bool {
+        let mut state = self.lock();
+        let was_open = state.left.is_none() && Arc::strong_count(&self.0) > 1;
+        state.left.get_or_insert(after_bytes);
+        state.waiting.drain(..).for_each(Waker::wake);
+        was_open
+    }
+
+    /// Bytes that may still be sent; wakes whoever asked when that changes.
+    pub(crate) fn left(&self, context: &Context<'_>) -> Option<usize> {
+        let mut state = self.lock();
+        state.waiting.retain(|other| !other.will_wake(context.waker()));
+        state.waiting.push(context.waker().clone());
+        state.left
+    }
+
+    pub(crate) fn passed(&self, bytes: usize) {
+        let mut state = self.lock();
+        if let Some(left) = &mut state.left {
+            *left -= bytes;
+            if *left == 0 {
+                state.waiting.drain(..).for_each(Waker::wake);
+            }
+        }
+    }
 }
 
 impl World {
@@ -69,6 +155,11 @@ impl State {
         let line = format!("{:>8} ms {host:<5} {what}", self.elapsed_ms());
         self.fold(line.as_bytes());
         self.log.push(line);
+    }
+
+    /// Counts something that goes wrong on purpose.
+    pub(crate) fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
     }
 
     /// Takes bytes into the digest without a line of their own.

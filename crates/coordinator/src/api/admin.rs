@@ -167,6 +167,7 @@ fn finding_with(kind: &str, run: &RunId, text: &str, todo: &str) -> v1::Finding 
 
 /// Folds every run that the journal still holds and writes its row.
 async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
+    let _alone = parts.links.ledger.write().await;
     parts.ledger.reset().await.map_err(|error| status::of_ledger(&error))?;
     let mut answer = v1::RebuildLedgerResponse::default();
     for shard in 0..parts.links.mailboxes().len() {

@@ -115,8 +115,7 @@ impl v1::run_service_server::RunService for Runs {
     async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
-        revive(&self.0, run).await?;
-        steer(&self.0, run, Command::Retry { by: status::by(&request.by) }).await.map(Response::new)
+        retry(&self.0, run, Command::Retry { by: status::by(&request.by) }).await.map(Response::new)
     }
 }
 
@@ -234,17 +233,19 @@ async fn history(parts: &Parts, run: RunId) -> Result<(Run, Told), Status> {
     folded.ok_or_else(|| status::of_submit(&SubmitError::NotFound(run)))
 }
 
-/// Brings a run that is over back into its shard.
-async fn revive(parts: &Parts, run: RunId) -> Result<(), Status> {
+/// Sends a command to a run that is over, for which it is brought back into its shard.
+async fn retry(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, Status> {
     if live(parts, run, |_| ()).await?.is_some() {
-        return Ok(());
+        return steer(parts, run, command).await;
     }
     let (folded, _) = history(parts, run).await?;
+    let unknown = SubmitError::NotFound(run);
+    let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
     let (reply, answered) = oneshot::channel();
-    if let Some(mailbox) = parts.links.of_run(run) {
-        mailbox.submit(Request::Revive(Box::new(folded), replying(reply))).await;
-    }
-    answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))
+    mailbox.submit(Request::Revive(Box::new(folded), Box::new(command), replying(reply))).await;
+    let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
+    result.map_err(|error| status::of_submit(&error))?;
+    get(parts, run).await
 }
 
 async fn replay(parts: &Parts, run: RunId) -> Result<v1::ReplayResponse, Status> {

@@ -21,7 +21,7 @@ impl<F> Clone for Outlet<F> {
 }
 
 /// The connection is gone, or was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Gone;
 
 impl<F> Outlet<F> {

@@ -20,7 +20,6 @@ use crate::links::Links;
 use crate::shard::{Request, SubmitError};
 
 const SESSION: Job = Job { name: "worker session", on_panic: OnDeath::Log };
-const REPORTS: Job = Job { name: "worker reports", on_panic: OnDeath::Log };
 
 type ToWorker = Outlet<v1::CoordinatorFrame>;
 
@@ -54,8 +53,8 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         // Before the welcome says what is in force: a revision in between must not be missed.
         let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
-        let (links, runtime) = (self.links.clone(), self.runtime.clone());
-        let stream = OpenStream { links, runtime, revisions, session, to };
+        let links = self.links.clone();
+        let stream = OpenStream { links, revisions, session, to };
         let rest = messages.collect();
         self.runtime.jobs.spawn(SESSION, async move { stream.serve(rest, frames).await });
         Ok(Response::new(Box::pin(from)))
@@ -106,7 +105,6 @@ fn frame(kinds: impl IntoIterator<Item = Kind>) -> v1::CoordinatorFrame {
 /// One open stream.
 struct OpenStream {
     links: Arc<Links>,
-    runtime: Runtime,
     revisions: watch::Receiver<Arc<InForce>>,
     session: SessionId,
     to: ToWorker,

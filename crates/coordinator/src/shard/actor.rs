@@ -31,12 +31,6 @@ const BATCH_TIMERS_MAX: usize = 2_048;
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// How often the ledger is told.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// Entries between two checkpoints.
-const CHECKPOINT_ENTRIES: u64 = 200_000;
-/// Time between two checkpoints of a shard in which anything happened.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// Entries that are kept for history after a checkpoint covers them.
-const HISTORY_ENTRIES: u64 = 20_000_000;
 
 const PROJECT: Job = Job { name: "project", on_panic: OnDeath::StopNode };
 const CHECKPOINT: Job = Job { name: "checkpoint", on_panic: OnDeath::StopNode };
@@ -225,6 +219,8 @@ impl Running {
         let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
         self.shard.ask_again(now, &in_force);
         self.begin_checkpoint(now);
+        // Nothing may be left to tell the ledger.
+        self.store_checkpoint();
         if !self.projecting
             && let Some(batch) = self.shard.project()
         {
@@ -236,17 +232,28 @@ impl Running {
 
     fn begin_checkpoint(&mut self, now: Timestamp) {
         let done = self.shard.last.0 - self.checkpoint.through.0;
-        let due =
-            done >= CHECKPOINT_ENTRIES || (done > 0 && self.checkpoint.at.after(CHECKPOINT_EVERY) <= now);
-        if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() {
+        let rules = &self.args.rules;
+        let due = done >= rules.checkpoint_entries
+            || (done > 0 && self.checkpoint.at.after(rules.checkpoint_every) <= now);
+        if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() && !self.is_defining() {
             let images = self.shard.images(now, &self.args.definitions);
             self.checkpoint.pending = Some((self.shard.last, images));
         }
     }
 
+    /// Definitions are in force once they are on disk; an image taken before would cover them without holding them.
+    fn is_defining(&self) -> bool {
+        self.in_flight.iter().flat_map(|(_, outputs)| outputs).any(|out| matches!(out, Output::Defined(_)))
+    }
+
     fn projected(&mut self, through: Seq) {
         self.projecting = false;
         self.shard.projected = self.shard.projected.max(through);
+        self.store_checkpoint();
+    }
+
+    /// Stores the checkpoint that waits, once the ledger is as far.
+    fn store_checkpoint(&mut self) {
         if self.checkpoint.pending.as_ref().is_none_or(|(needs, _)| *needs > self.shard.projected) {
             return;
         }
@@ -254,7 +261,7 @@ impl Running {
         self.checkpoint.under_way = true;
         let (journal, myself) = (self.args.journal.clone(), self.myself.clone());
         let (shard, epoch) = (self.args.rules.shard, self.epoch);
-        let trim = Seq(through.0.saturating_sub(HISTORY_ENTRIES));
+        let trim = Seq(through.0.saturating_sub(self.args.rules.history_entries));
         let trim = (trim > self.checkpoint.trimmed).then_some(trim);
         self.checkpoint.trimmed = trim.unwrap_or(self.checkpoint.trimmed);
         self.args.runtime.jobs.spawn(CHECKPOINT, async move {
@@ -285,10 +292,13 @@ impl Running {
 
 /// Stores rows in the ledger until it takes them, then says so.
 pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
-    let (ledger, myself) = (args.ledger.clone(), myself.clone());
+    let (ledger, links, myself) = (args.ledger.clone(), args.links.clone(), myself.clone());
     args.runtime.jobs.spawn(PROJECT, async move {
         let through = batch.through;
-        while let Err(error) = ledger.apply(batch.clone()).await {
+        loop {
+            let together = links.ledger.read().await;
+            let Err(error) = ledger.apply(batch.clone()).await else { break };
+            drop(together);
             tracing::warn!(%error, "the ledger does not take rows; they are sent again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

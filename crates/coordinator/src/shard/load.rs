@@ -97,7 +97,12 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     while let Some(placed) = tail.next().await {
         let placed = placed.map_err(read)?;
         let id = placed.record.run;
-        if id == control_run() || revived.contains(&id) {
+        if id == control_run() {
+            // Read at start already, but no checkpoint covers them yet: the next one must, before they are trimmed.
+            state.unsaved.insert(id);
+            continue;
+        }
+        if revived.contains(&id) {
             continue;
         }
         if placed.seq > watermark {
@@ -227,8 +232,10 @@ pub(crate) async fn rebuild(
     while let Some(placed) = records.next().await {
         let placed = match placed {
             Ok(placed) => placed,
-            Err(ReadError::Trimmed { through }) => {
-                records = journal.read(shard, through);
+            Err(ReadError::Trimmed { through: trimmed }) => {
+                // The images hold what was trimmed, also where nothing came after it.
+                through = trimmed;
+                records = journal.read(shard, trimmed);
                 continue;
             }
             Err(error) => return Err(read(error)),

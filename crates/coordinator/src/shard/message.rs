@@ -64,8 +64,8 @@ pub(crate) enum Request {
     Audit(Reply<Audit>),
     /// Change the definitions (control shard only).
     Define(Vec<DefinitionRecord>, Reply<()>),
-    /// Bring back a run that has ended, from its history.
-    Revive(Box<Run>, Reply<()>),
+    /// Bring back a run that has ended, from its history, for a command that may set it going again.
+    Revive(Box<Run>, Box<Command>, Reply<Result<(), SubmitError>>),
     /// A child that was asked for has begun (or had before), or one that was canceled is ending.
     ChildConfirmed(RunId, UnitId, Attempt),
 }

@@ -34,6 +34,12 @@ pub(crate) struct ShardRules {
     pub(crate) dedupe_runs_max: usize,
     /// How many runs may be live.
     pub(crate) live_runs_max: usize,
+    /// Entries between two checkpoints.
+    pub(crate) checkpoint_entries: u64,
+    /// Time between two checkpoints, if anything happened.
+    pub(crate) checkpoint_every: Duration,
+    /// Entries kept for history after a checkpoint covers them.
+    pub(crate) history_entries: u64,
 }
 
 /// The state of a shard.
@@ -146,9 +152,9 @@ impl ShardState {
                 self.define(changes, now);
                 self.reply(reply, ());
             }
-            Request::Revive(run, reply) => {
-                self.revive(run);
-                self.reply(reply, ());
+            Request::Revive(run, command, reply) => {
+                let result = self.revive(run, *command, now, in_force);
+                self.reply(reply, result);
             }
             Request::ChildConfirmed(run, unit, attempt) => {
                 for owed in [Owed::Child(run, unit, attempt), Owed::ChildEnd(run, unit, attempt)] {
@@ -242,13 +248,7 @@ impl ShardState {
         };
         let asked = Asked::of(&command);
         let was_over = run.ended().is_some();
-        let handled = match handle(run, now, command, &context) {
-            Ok(handled) => handled,
-            Err(rejected) => {
-                self.forget_revived(id);
-                return Err(rejected.into());
-            }
-        };
+        let handled = handle(run, now, command, &context)?;
         for entry in &handled.entries {
             self.record(id, now, entry);
             self.call_news(id, entry);
@@ -295,14 +295,6 @@ impl ShardState {
         }
     }
 
-    /// A run that was brought back for a command that it refused goes again.
-    fn forget_revived(&mut self, id: RunId) {
-        let owes_nothing = |run: &Run| run.ended().is_some() && outstanding(run).is_empty();
-        if self.runs.get(&id).is_some_and(|run| owes_nothing(run)) {
-            self.retire(id);
-        }
-    }
-
     /// Forgets a run that is over; its row still goes to the ledger, its id is remembered for a while.
     pub(super) fn retire(&mut self, id: RunId) {
         let Some(run) = self.runs.remove(&id) else { return };
@@ -334,12 +326,32 @@ impl ShardState {
         self.outputs.push(Output::Defined(changes));
     }
 
-    fn revive(&mut self, run: Box<Run>) {
-        let id = run.id;
-        if !self.runs.contains_key(&id) {
-            self.ended.remove(id);
-            self.runs.insert(id, run);
+    /// A run that the command does not set going is forgotten again, as if nobody had asked.
+    fn revive(
+        &mut self,
+        run: Box<Run>,
+        command: Command,
+        now: Timestamp,
+        in_force: &InForce,
+    ) -> Result<(), SubmitError> {
+        let (id, folded) = (run.id, run.ended().map(|ended| ended.at));
+        // It may have been set going and have ended again since its history was read: that history is too old.
+        let is_fresh = self.ended.at(id).is_none_or(|at| folded == Some(at));
+        if self.runs.contains_key(&id) || !is_fresh {
+            return self.command(id, command, now, in_force);
         }
+        let place = run.accepted().key.clone().map(|key| (run.workflow().namespace.clone(), key));
+        self.runs.insert(id, run);
+        let result = self.command(id, command, now, in_force);
+        if result.is_err() {
+            self.runs.remove(&id);
+        } else if self.runs.contains_key(&id) {
+            self.ended.remove(id);
+            if let Some((namespace, key)) = place {
+                self.keys.join_first(&namespace, &key, id);
+            }
+        }
+        result
     }
 
     fn deliver(

@@ -2,7 +2,7 @@
 use kapell_model::{Json, Timestamp};
 
 use super::task::{failed, given_up};
-use super::{Decided, at_attempt, fits};
+use super::{Decided, at_attempt, fits, fits_with_others};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::OrderKey;
@@ -25,7 +25,10 @@ pub(super) fn report(
     }
     Ok(match result {
         Ok(Ending::Completed { output }) => match fits("the output of the subworkflow", &output) {
-            Ok(()) => vec![Entry::UnitDone { unit, output }],
+            Ok(()) => match fits_with_others(run, unit, &output) {
+                Ok(()) => vec![Entry::UnitDone { unit, output }],
+                Err(error) => given_up(unit, attempt, error),
+            },
             Err(error) => given_up(unit, attempt, TaskError::new(ErrorClass::Permanent, error.to_string())),
         },
         Ok(Ending::Failed(failure)) => given_up(unit, attempt, failure.error),

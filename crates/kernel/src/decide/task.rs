@@ -3,7 +3,7 @@ use kapell_model::limits::{ATTEMPTS_MAX, CALLS_PER_TASK_MAX};
 use kapell_model::plan::RetryRule;
 use kapell_model::{Json, Timestamp};
 
-use super::{Decided, at_attempt, fits};
+use super::{Decided, at_attempt, fits, fits_with_others};
 use crate::backoff::delay;
 use crate::entry::{AfterFailure, Entry};
 use crate::error::{ErrorClass, Rejected, TaskError};
@@ -40,6 +40,7 @@ pub(super) fn working(run: &Run, unit: UnitId, attempt: Attempt) -> Result<(), R
 
 fn check_output(run: &Run, unit: UnitId, output: Json, context: &Context<'_>) -> Result<Json, TaskError> {
     fits("the output", &output).map_err(|error| TaskError::new(ErrorClass::Permanent, error.to_string()))?;
+    fits_with_others(run, unit, &output)?;
     let namespace = &run.workflow().namespace;
     let skill = outstanding::skill_of(run, unit).and_then(|skill| context.catalogue.skill(namespace, &skill));
     match skill.map(|skill| skill.output.check(&output)) {

@@ -80,6 +80,7 @@ pub(super) fn open_fan(run: &mut Run, step: StepIndex, items: &[Json], inputs: &
         active: 0,
         done: 0,
         output: None,
+        output_bytes: 0,
         to_undo: 0,
         undoing: 0,
         undo_next: 0,
@@ -107,6 +108,7 @@ fn sorted_insert(list: &mut Vec<StepIndex>, step: StepIndex) {
 pub(super) struct Counted {
     working: u32,
     done: u32,
+    output_bytes: usize,
     to_undo: u32,
     undoing: u32,
 }
@@ -117,6 +119,7 @@ impl Counted {
         Counted {
             working: u32::from(one.unit.status != Status::Waiting && !one.unit.is_over()),
             done: u32::from(one.unit.output().is_some()),
+            output_bytes: one.unit.output().map_or(0, Json::bytes_len),
             to_undo: u32::from(one.awaits_undo()),
             undoing: u32::from(one.undo.as_ref().is_some_and(undoing)),
         }
@@ -130,6 +133,7 @@ pub(super) fn count_item(run: &mut Run, id: UnitId, before: Counted) {
     let after = Counted::of(one);
     fan.active = fan.active + after.working - before.working;
     fan.done = fan.done + after.done - before.done;
+    fan.output_bytes = fan.output_bytes + after.output_bytes - before.output_bytes;
     fan.to_undo = fan.to_undo + after.to_undo - before.to_undo;
     fan.undoing = fan.undoing + after.undoing - before.undoing;
     let units = &fan.units;
@@ -148,9 +152,11 @@ pub(super) fn count_item(run: &mut Run, id: UnitId, before: Counted) {
 fn recount(fan: &mut Fan) {
     (fan.next, fan.undo_next) = (0, 0);
     (fan.active, fan.done, fan.to_undo, fan.undoing) = (0, 0, 0, 0);
+    fan.output_bytes = 0;
     for counted in fan.units.iter().map(Counted::of) {
         fan.active += counted.working;
         fan.done += counted.done;
+        fan.output_bytes += counted.output_bytes;
         fan.to_undo += counted.to_undo;
         fan.undoing += counted.undoing;
     }

@@ -4,7 +4,10 @@ use kapell_kernel::{
     Verdict, outstanding,
 };
 use kapell_model::Json;
-use kapell_model::limits::{CALLS_PER_TASK_MAX, ERROR_BYTES_MAX, FOREACH_ITEMS_MAX, PAYLOAD_BYTES_MAX};
+use kapell_model::limits::{
+    CALLS_PER_TASK_MAX, ERROR_BYTES_MAX, FOREACH_ITEMS_MAX, FOREACH_OUTPUT_BYTES_MAX, PAYLOAD_BYTES_MAX,
+    RUN_OUTPUT_BYTES_MAX,
+};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Looks, cancel, event, finished, intended, item, one, pause, resume, verdict};
@@ -66,6 +69,51 @@ fn payloads_may_be_one_mebibyte() {
     let mut bench = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.read" }] }));
     bench.ok(finished(one(0), Attempt(1), Ok(more)));
     assert!(error_of(&bench).contains("at most 1048576"));
+}
+
+#[test]
+fn outputs_of_a_foreach_may_be_eight_mebibytes_together() {
+    let full = FOREACH_OUTPUT_BYTES_MAX / PAYLOAD_BYTES_MAX;
+    let fan = |items: usize| {
+        let over = (0..items).collect::<Vec<_>>();
+        Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.read", "foreach": over }] }))
+    };
+    let mut bench = fan(full);
+    for at in 0..full {
+        bench.ok(finished(item(0, at as u32), Attempt(1), Ok(text(PAYLOAD_BYTES_MAX))));
+    }
+    assert!(matches!(bench.ended().ending, Ending::Completed { .. }));
+    let mut bench = fan(full + 1);
+    for at in 0..full {
+        bench.ok(finished(item(0, at as u32), Attempt(1), Ok(text(PAYLOAD_BYTES_MAX))));
+    }
+    bench.ok(finished(item(0, full as u32), Attempt(1), Ok(Json::of(&json!(1)))));
+    let error = error_of(&bench);
+    assert!(
+        error.contains("are 8388609 bytes together, at most 8388608 are allowed; pass references"),
+        "{error}"
+    );
+}
+
+#[test]
+fn output_of_a_run_may_be_sixteen_mebibytes() {
+    let count = RUN_OUTPUT_BYTES_MAX / PAYLOAD_BYTES_MAX + 1;
+    // `{"s10":` and a comma or brace for each.
+    let around = count * 7 + 1;
+    for (more, is_right) in [(0, true), (1, false)] {
+        let step = |at: usize| json!({ "id": format!("s{}", at + 10), "skill": "do.read" });
+        let mut bench = Bench::of(&json!({ "steps": (0..count).map(step).collect::<Vec<_>>() }));
+        let mut left = RUN_OUTPUT_BYTES_MAX - around + more;
+        for at in 0..count {
+            let bytes = (left / (count - at)).min(PAYLOAD_BYTES_MAX);
+            left -= bytes;
+            bench.ok(finished(one(at as u32), Attempt(1), Ok(text(bytes))));
+        }
+        assert_eq!(matches!(bench.ended().ending, Ending::Completed { .. }), is_right);
+        if !is_right {
+            assert!(error_of(&bench).contains("16777217 bytes, at most 16777216 are allowed"));
+        }
+    }
 }
 
 #[test]

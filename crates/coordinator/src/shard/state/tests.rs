@@ -1,3 +1,5 @@
+mod limits;
+
 use std::sync::Arc;
 
 use kapell_kernel::{Attempt, CancelMode, Ending, Rejected, TimerKey, UnitId};
@@ -46,6 +48,9 @@ impl Bench {
             dedupe_window: Duration::from_secs(60),
             dedupe_runs_max: 100,
             live_runs_max: 2,
+            checkpoint_entries: 100,
+            checkpoint_every: Duration::from_secs(60),
+            history_entries: 100,
         };
         Bench { shard: ShardState::new(rules), in_force: in_force() }
     }
@@ -109,23 +114,6 @@ fn a_run_is_started_once_while_it_goes_on_and_after_it_has_ended() {
     assert_eq!(bench.shard.records.len(), ended, "a duplicate writes nothing");
     assert_eq!(bench.finish(1), Err(SubmitError::Rejected(Rejected::RunEnded)));
     assert_eq!(bench.finish(2), Err(SubmitError::NotFound(id(2))));
-}
-
-#[test]
-fn a_run_that_is_brought_back_and_refuses_is_forgotten_again() {
-    let mut bench = Bench::new();
-    bench.start(1, "work", None).unwrap();
-    let mut run = bench.shard.runs[&id(1)].clone();
-    bench.finish(1).unwrap();
-    let context = Context { catalogue: &bench.in_force.catalogue, shards: ShardCount::default() };
-    let result = Ok(Json::trusted("{}"));
-    handle(&mut run, NOW, Command::FinishTask { unit: unit(), attempt: Attempt(1), result }, &context)
-        .unwrap();
-    bench.shard.apply(Request::Revive(run, Box::new(|()| {})), NOW, &bench.in_force.clone());
-    assert_eq!(bench.shard.runs.len(), 1);
-    let refused = bench.tell(1, Command::Retry { by: "ada".into() });
-    assert_eq!(refused, Err(SubmitError::Rejected(Rejected::RunNotFailed { state: "has completed" })));
-    assert!(bench.shard.runs.is_empty() && bench.shard.ended.contains(id(1)));
 }
 
 #[test]

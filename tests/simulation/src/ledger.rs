@@ -1,0 +1,113 @@
+//! The ledger: built anew after it was lost, and held against the journal in the end.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::ensure;
+use kapell_proto::v1;
+use kapell_proto::v1::admin_service_client::AdminServiceClient;
+use kapell_proto::v1::run_service_client::RunServiceClient;
+use tokio::time::{sleep, timeout};
+
+use crate::client::{Client, PATIENCE};
+use crate::company::Happening;
+
+/// Rows of a page: few, so that there are pages.
+const PAGE: u32 = 7;
+
+impl Client {
+    /// Builds the ledger anew whenever it was lost, while work goes on.
+    pub(crate) async fn keep_ledger(&self) {
+        loop {
+            // why: virtual time, and its passing is part of what is simulated
+            sleep(Duration::from_millis(400)).await;
+            let lost = self.world.lock().ledger_lost;
+            // Some rebuild it though nothing was lost.
+            let for_nothing = self.mix.loses_ledger && self.runtime.entropy.below(12) == 0;
+            let is_over = self.world.lock().healed;
+            if self.world.lock().ledger_rebuilt >= lost && (is_over || !for_nothing) {
+                continue;
+            }
+            match timeout(PATIENCE, self.rebuild()).await {
+                Ok(Ok(())) => self.world.lock().ledger_rebuilt = lost,
+                Ok(Err(error)) => self.world.log("client", &format!("rebuild: {error:#}")),
+                Err(_) => self.world.log("client", "rebuild: no answer in time"),
+            }
+        }
+    }
+
+    async fn rebuild(&self) -> anyhow::Result<()> {
+        // Counted before it is asked: the answer may get lost.
+        self.world.lock().rebuilds += 1;
+        let request = v1::RebuildLedgerRequest {};
+        let done = AdminServiceClient::new(self.channel().await?).rebuild_ledger(request).await?.into_inner();
+        self.world.log("client", &format!("the ledger is rebuilt: {} runs", done.runs));
+        Ok(())
+    }
+
+    /// Every row.
+    async fn rows(&self) -> anyhow::Result<BTreeMap<String, v1::Run>> {
+        let mut runs = RunServiceClient::new(self.channel().await?);
+        let (mut rows, mut cursor) = (BTreeMap::new(), String::new());
+        loop {
+            let request = v1::ListRunsRequest { cursor, limit: PAGE, ..v1::ListRunsRequest::default() };
+            let page = runs.list(request).await?.into_inner();
+            rows.extend(page.runs.into_iter().map(|run| (run.id.clone(), run)));
+            cursor = page.next_cursor;
+            if cursor.is_empty() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// A run whose beginning was trimmed is only in the ledger; if that was lost too, nobody knows any more.
+    pub(crate) async fn find(&self, happening: &Happening, run: &str) -> anyhow::Result<()> {
+        let rows = self.rows().await?;
+        let lost = {
+            let world = self.world.lock();
+            ensure!(world.ledger_rebuilt == world.ledger_lost, "the ledger is not rebuilt yet");
+            world.ledger_lost > 0
+        };
+        match rows.get(run).map(|row| (row.state(), row)) {
+            Some((v1::RunState::Completed | v1::RunState::Failed | v1::RunState::Canceled, row)) => {
+                self.end(happening, run, format!("{:?}", row.state()), &format!("{:?}", row.error));
+            }
+            None if lost || self.world.lock().rebuilds > 0 => self.end(happening, run, "Gone".to_owned(), ""),
+            found => ensure!(false, "run {run} is trimmed, and the ledger says {found:?}"),
+        }
+        Ok(())
+    }
+
+    /// The ledger must say what the journal says: building it anew changes nothing.
+    pub(crate) async fn audit(&self) -> anyhow::Result<()> {
+        if self.world.lock().audited {
+            return Ok(());
+        }
+        let before = self.rows().await?;
+        self.rebuild().await?;
+        let after = self.rows().await?;
+        let mut world = self.world.lock();
+        let mut wrong = Vec::new();
+        for (run, row) in &after {
+            match before.get(run) {
+                Some(old) if old == row => {}
+                old => wrong.push(format!("run {run}: the ledger had {old:?}, the journal says {row:?}")),
+            }
+        }
+        for (run, ending) in &world.ended {
+            let state = before.get(run).map(|row| format!("{:?}", row.state()));
+            // What was trimmed is not in a ledger that was built anew since.
+            let may_miss = ending == "Gone" || (self.mix.trims() && world.rebuilds > 1);
+            if !(state.as_ref() == Some(ending) || (state.is_none() && may_miss)) {
+                wrong.push(format!("run {run} ended as {ending}, and the ledger says {state:?}"));
+            }
+        }
+        if !self.mix.trims() {
+            let forgotten = before.keys().filter(|run| !after.contains_key(*run));
+            wrong.extend(forgotten.map(|run| format!("run {run} is in the ledger and not in the journal")));
+        }
+        world.log("client", &format!("the ledger was held against the journal: {} rows", after.len()));
+        world.broken.extend(wrong);
+        world.audited = true;
+        Ok(())
+    }
+}
