@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::join_all;
 use kapell_journal::{Journal, ReadError};
 use kapell_ledger::Ledger;
-use kapell_model::{Seq, ShardCount, ShardId};
-use kapell_runtime::Runtime;
+use kapell_model::{ShardCount, ShardId};
+use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::{DecodeError, Image, RecordBody, decode_image, decode_record};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
 
+use crate::answer::answer;
 use crate::calls::{CallDesk, CallDeskArguments};
 use crate::definitions::{Definitions, control_run};
 use crate::dispatch::{Dispatcher, DispatcherArguments};
@@ -117,20 +120,8 @@ async fn load_definitions(journal: &dyn Journal, definitions: &Definitions) -> R
         }
     }
     let mut changes = Vec::new();
-    let mut records = journal.read(control, Seq::ZERO);
-    while let Some(placed) = records.next().await {
-        let placed = match placed {
-            Ok(placed) => placed,
-            Err(ReadError::Trimmed { through }) => {
-                // The checkpoint holds what was trimmed.
-                records = journal.read(control, through);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if placed.record.run == control_run()
-            && let (_, RecordBody::Definition(change)) = decode_record(&placed.record.payload, definitions)?
-        {
+    for placed in journal.history(control_run()).await? {
+        if let (_, RecordBody::Definition(change)) = decode_record(&placed.record.payload, definitions)? {
             changes.push(change);
         }
     }
@@ -158,6 +149,8 @@ struct Supervised {
     shards: BTreeMap<ActorId, ShardId>,
 }
 
+/// Whoever waits for it is told when it died.
+const LOAD: Job = Job { name: "load a shard", on_panic: OnDeath::Log };
 /// Pause before a shard that died is loaded again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -185,8 +178,11 @@ impl Actor for Supervisor {
         links.connect(dispatch, calls);
         let mut supervised = Supervised { args, shards: BTreeMap::new() };
         let shards: ShardCount = supervised.args.options.shards;
-        for shard in shards.iter() {
-            supervised.spawn(shard, cell.clone()).await?;
+        // Each in a job of its own: loading is work for all cores.
+        let loading: Vec<_> = shards.iter().map(|shard| supervised.load(shard, cell.clone())).collect();
+        for loaded in join_all(loading).await {
+            let (actor, shard) = loaded?;
+            supervised.shards.insert(actor, shard);
         }
         Ok(supervised)
     }
@@ -198,9 +194,14 @@ impl Actor for Supervisor {
         supervised: &mut Supervised,
     ) -> Result<(), ActorProcessingErr> {
         let SupervisorMessage::Restart(shard) = message;
-        if let Err(error) = supervised.spawn(shard, myself.get_cell()).await {
-            tracing::error!(%shard, %error, "a shard cannot be loaded; it is tried again");
-            myself.send_after(RESTART_PAUSE * 5, move || SupervisorMessage::Restart(shard));
+        match supervised.load(shard, myself.get_cell()).await {
+            Ok((actor, shard)) => {
+                supervised.shards.insert(actor, shard);
+            }
+            Err(error) => {
+                tracing::error!(%shard, %error, "a shard cannot be loaded; it is tried again");
+                myself.send_after(RESTART_PAUSE * 5, move || SupervisorMessage::Restart(shard));
+            }
         }
         Ok(())
     }
@@ -228,9 +229,28 @@ impl Actor for Supervisor {
 }
 
 impl Supervised {
-    async fn spawn(&mut self, shard: ShardId, cell: ActorCell) -> Result<(), ActorProcessingErr> {
+    /// Starts the shard's actor, which loads it.
+    fn load(
+        &self,
+        shard: ShardId,
+        cell: ActorCell,
+    ) -> impl Future<Output = Result<(ActorId, ShardId), ActorProcessingErr>> + use<> {
+        let args = self.arguments(shard);
+        let jobs = self.args.runtime.jobs.clone();
+        async move {
+            let (reply, loaded) = oneshot::channel();
+            let args = args.ok_or("a shard without a mailbox")?;
+            jobs.spawn(
+                LOAD,
+                async move { answer(reply, Actor::spawn_linked(None, Shard, args, cell).await) },
+            );
+            let (actor, _) = loaded.await.map_err(|_| "loading it was given up")??;
+            Ok((actor.get_id(), shard))
+        }
+    }
+
+    fn arguments(&self, shard: ShardId) -> Option<ShardArguments> {
         let options = &self.args.options;
-        let mailbox = self.args.links.shard(shard).cloned().ok_or("a shard without a mailbox")?;
         let rules = ShardRules {
             shard,
             shards: options.shards,
@@ -241,17 +261,14 @@ impl Supervised {
             checkpoint_every: options.checkpoint_every,
             history_entries: options.history_entries,
         };
-        let args = ShardArguments {
+        Some(ShardArguments {
             rules,
             journal: self.args.journal.clone(),
             ledger: self.args.ledger.clone(),
-            mailbox,
+            mailbox: self.args.links.shard(shard).cloned()?,
             links: self.args.links.clone(),
             definitions: self.args.definitions.clone(),
             runtime: self.args.runtime.clone(),
-        };
-        let (actor, _) = Actor::spawn_linked(None, Shard, args, cell).await?;
-        self.shards.insert(actor.get_id(), shard);
-        Ok(())
+        })
     }
 }

@@ -1,7 +1,6 @@
 //! Settings that every role shares.
 //!
 //! Owns: flags and environment variables (this is the only place that reads them) and the layout of a data folder.
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,9 +63,6 @@ pub(crate) struct CoordinatorSettings {
     /// After so much silence a worker's tasks are given to others. At least three heartbeats.
     #[arg(long, default_value = "5s")]
     pub(crate) lease: Span,
-    /// Threads for requests and decisions; left out: one fewer than there are cores, for the journal has its own.
-    #[arg(long)]
-    pub(crate) threads: Option<NonZero<usize>>,
     /// Shards of the store; fixed when the data folder is made.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) shards: u16,

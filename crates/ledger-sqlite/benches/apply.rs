@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger as _, LedgerBatch, RunQuery, RunRow, RunState};
+use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger as _, LedgerBatch, Part, RunQuery, RunRow, RunState};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::{Json, Name, RunId, Seq, ShardId, Timestamp};
 
@@ -71,7 +71,7 @@ fn store(ledger: &SqliteLedger, kind: Kind, state: RunState, first_seq: u64) -> 
     for first in (0..ROWS).step_by(BATCH_ROWS as usize) {
         let runs = (first..first + BATCH_ROWS).map(|number| row(kind, number, state)).collect();
         let shard = ShardId((first / BATCH_ROWS % SHARDS) as u16);
-        let batch = LedgerBatch { shard, through: Seq(first_seq + first), runs };
+        let batch = LedgerBatch { shard, through: Seq(first_seq + first), runs, part: Part::Last };
         let (begin, used) = (Instant::now(), on_core());
         block_on(ledger.apply(batch)).unwrap();
         wall += begin.elapsed();

@@ -3,7 +3,7 @@
 //! Owns: what one transaction contains, and that a row pays only for what it has. Never: waits for anybody.
 use std::cmp::Reverse;
 
-use kapell_ledger::{LedgerBatch, RunRow};
+use kapell_ledger::{LedgerBatch, Part, RunRow};
 use kapell_model::{Seq, ShardId};
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
@@ -21,7 +21,10 @@ pub(crate) fn apply<'a>(
     for batch in batches {
         if batch.through > read::watermark(&tx, batch.shard)? {
             pen.rows(&batch.runs)?;
-            pen.watermark(batch.shard, batch.through)?;
+            match batch.part {
+                Part::More => {}
+                Part::Last => pen.watermark(batch.shard, batch.through)?,
+            }
         }
     }
     drop(pen);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use futures::executor::block_on;
-use kapell_ledger::{ApprovalRow, Ledger as _, LedgerBatch, RunQuery, RunRow, RunState};
+use kapell_ledger::{ApprovalRow, Ledger as _, LedgerBatch, Part, RunQuery, RunRow, RunState};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::{Json, Name, RunId, Seq, ShardId, Timestamp};
 
@@ -38,7 +38,7 @@ fn batch(through: u64) -> LedgerBatch {
         entities: vec![format!("e:{}", through % 4)],
         approvals: approvals(low),
     });
-    LedgerBatch { shard: ShardId(0), through: Seq(through), runs: runs.collect() }
+    LedgerBatch { shard: ShardId(0), through: Seq(through), runs: runs.collect(), part: Part::Last }
 }
 
 fn check(path: &Path) -> u64 {

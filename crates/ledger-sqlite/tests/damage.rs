@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures::executor::block_on;
-use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, RunQuery, RunRow, RunState};
+use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, Part, RunQuery, RunRow, RunState};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::{Name, RunId, Seq, ShardId, Timestamp};
 use rusqlite::Connection;
@@ -63,6 +63,7 @@ fn made() -> (TempDir, PathBuf) {
         shard: ShardId(0),
         through: Seq(1),
         runs: (0..500).map(row).collect(),
+        part: Part::Last,
     }))
     .unwrap();
     drop(ledger);

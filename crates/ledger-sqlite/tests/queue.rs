@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::join_all;
-use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, RunQuery};
+use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, Part, RunQuery};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::{Seq, ShardId};
 use rusqlite::Connection;
 
 fn batch(shard: u16) -> LedgerBatch {
-    LedgerBatch { shard: ShardId(shard), through: Seq(1), runs: vec![] }
+    LedgerBatch { shard: ShardId(shard), through: Seq(1), runs: vec![], part: Part::Last }
 }
 
 /// Another process holds the file, so the writer cannot go on; the callers never wait for it.

@@ -122,10 +122,21 @@ pub struct ApprovalRow {
 pub struct LedgerBatch {
     /// The shard.
     pub shard: ShardId,
-    /// All entries up to here are contained.
+    /// All entries up to here are contained, in this part and those before it.
     pub through: Seq,
     /// Each run at most once.
     pub runs: Vec<RunRow>,
+    /// Which part of what `through` contains.
+    pub part: Part,
+}
+
+/// What has changed a lot is told in parts, so that nobody has to hold it all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// More follows: the watermark stays, and after a crash all parts come again.
+    More,
+    /// This is all, or the last of it: the watermark moves.
+    Last,
 }
 
 /// Which runs to list; empty fields do not restrict. Newest accepted first.

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Tasks that wait for one specialist beyond those that it works on.
 pub const QUEUE_TASKS_MAX: usize = 10_000;
 /// Task actors of one specialist that are kept for the next task.
-pub const IDLE_ACTORS_MAX: usize = 32;
+pub const IDLE_ACTORS_MAX: usize = 256;
 /// Tool calls that one task may wait for at once.
 pub const CALLS_AT_ONCE_MAX: u32 = 64;
 /// Checkpoints of one task, those of earlier attempts included.

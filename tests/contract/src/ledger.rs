@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use kapell_ledger::{
-    ApprovalQuery, ApprovalRow, Cursor, Ledger, LedgerBatch, LedgerError, Page, RunQuery, RunRow, RunState,
+    ApprovalQuery, ApprovalRow, Cursor, Ledger, LedgerBatch, LedgerError, Page, Part, RunQuery, RunRow,
+    RunState,
 };
 use kapell_model::{Json, Name, RunId, Seq, ShardId, Timestamp};
 
@@ -57,7 +58,7 @@ impl<'a> Opened<'a> {
 
     /// Applies and waits.
     pub fn apply(&self, shard: u16, through: u64, runs: Vec<RunRow>) {
-        let batch = LedgerBatch { shard: ShardId(shard), through: Seq(through), runs };
+        let batch = LedgerBatch { shard: ShardId(shard), through: Seq(through), runs, part: Part::Last };
         assert_eq!(block_on(self.ledger().apply(batch)), Ok(()));
     }
 
@@ -198,6 +199,7 @@ macro_rules! ledger_contract {
             cases::an_older_batch_changes_nothing,
             cases::shards_have_watermarks_of_their_own,
             cases::a_batch_without_rows_moves_the_watermark,
+            cases::parts_move_the_watermark_when_the_last_is_there,
             cases::what_was_applied_survives_a_stop,
             cases::a_later_row_replaces_all_of_an_earlier_one,
             cases::questions_are_replaced,

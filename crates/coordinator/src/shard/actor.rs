@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_journal::{AppendError, Batch, Journal, RunImage};
-use kapell_ledger::{Ledger, LedgerBatch};
+use kapell_ledger::{Ledger, LedgerBatch, Part};
 use kapell_model::{Epoch, Seq, Timestamp};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -127,7 +127,7 @@ impl Actor for Shard {
                 running.fire();
             }
             ShardMessage::Flush => running.flush(),
-            ShardMessage::Projected { through } => running.projected(through),
+            ShardMessage::Projected { through, part } => running.projected(through, part),
             ShardMessage::Checkpointed { through } => running.checkpointed(through),
         }
         Ok(())
@@ -221,13 +221,16 @@ impl Running {
         self.begin_checkpoint(now);
         // Nothing may be left to tell the ledger.
         self.store_checkpoint();
-        if !self.projecting
-            && let Some(batch) = self.shard.project()
-        {
-            self.projecting = true;
-            self.shard.outputs.push(Output::Project(batch));
+        if !self.projecting {
+            self.project();
         }
         self.finish_batch(now);
+    }
+
+    fn project(&mut self) {
+        let batch = self.shard.project();
+        self.projecting = batch.is_some();
+        self.shard.outputs.extend(batch.map(Output::Project));
     }
 
     fn begin_checkpoint(&mut self, now: Timestamp) {
@@ -246,10 +249,18 @@ impl Running {
         self.in_flight.iter().flat_map(|(_, outputs)| outputs).any(|out| matches!(out, Output::Defined(_)))
     }
 
-    fn projected(&mut self, through: Seq) {
-        self.projecting = false;
-        self.shard.projected = self.shard.projected.max(through);
-        self.store_checkpoint();
+    fn projected(&mut self, through: Seq, part: Part) {
+        match part {
+            Part::More => {
+                self.project();
+                self.finish_batch(self.args.runtime.clock.now());
+            }
+            Part::Last => {
+                self.projecting = false;
+                self.shard.projected = self.shard.projected.max(through);
+                self.store_checkpoint();
+            }
+        }
     }
 
     /// Stores the checkpoint that waits, once the ledger is as far.
@@ -294,7 +305,7 @@ impl Running {
 pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
     let (ledger, links, myself) = (args.ledger.clone(), args.links.clone(), myself.clone());
     args.runtime.jobs.spawn(PROJECT, async move {
-        let through = batch.through;
+        let (through, part) = (batch.through, batch.part);
         loop {
             let together = links.ledger.read().await;
             let Err(error) = ledger.apply(batch.clone()).await else { break };
@@ -302,6 +313,6 @@ pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, ba
             tracing::warn!(%error, "the ledger does not take rows; they are sent again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        drop(myself.cast(ShardMessage::Projected { through }));
+        drop(myself.cast(ShardMessage::Projected { through, part }));
     });
 }

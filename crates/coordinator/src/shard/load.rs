@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use kapell_journal::{AcquireError, Journal, Placed, ReadError};
 use kapell_kernel::{Entry, Run, accept, evolve};
-use kapell_ledger::{LedgerBatch, LedgerError};
+use kapell_ledger::{LedgerBatch, LedgerError, Part};
 use kapell_model::{Epoch, RunId, Seq, ShardId, Timestamp};
 use kapell_wire::{DecodeError, Image, RecordBody, decode_image, decode_record};
 
@@ -256,5 +256,5 @@ pub(crate) async fn rebuild(
         }
     }
     let rows = runs.values().map(super::row::row).collect();
-    Ok(Rebuilt { entries, batch: LedgerBatch { shard, through, runs: rows } })
+    Ok(Rebuilt { entries, batch: LedgerBatch { shard, through, runs: rows, part: Part::Last } })
 }

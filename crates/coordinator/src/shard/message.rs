@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kapell_journal::AppendError;
 use kapell_kernel::{Attempt, Call, CallNo, Command, Dispatch, Ending, ParentRef, Rejected, Run, UnitId};
-use kapell_ledger::LedgerBatch;
+use kapell_ledger::{LedgerBatch, Part};
 use kapell_model::plan::CompiledWorkflow;
 use kapell_model::{Json, Name, RunId, Seq};
 use kapell_wire::DefinitionRecord;
@@ -24,10 +24,12 @@ pub(crate) enum ShardMessage {
     Tick,
     /// It is time to tell the ledger, and to checkpoint if enough has happened.
     Flush,
-    /// The ledger has stored everything up to here.
+    /// The ledger has stored rows.
     Projected {
-        /// Up to here.
+        /// With the last part: everything up to here.
         through: Seq,
+        /// Which part they were.
+        part: Part,
     },
     /// A checkpoint was stored, or not.
     Checkpointed {

@@ -1,15 +1,28 @@
 //! What the ledger is told of a run, and what the checkpoint holds of it.
+use std::collections::{BTreeMap, BTreeSet};
+
 use kapell_journal::RunImage;
 use kapell_kernel::{ApprovalKey, Ending, Order, Phase, QuestionKind, Run, Status, outstanding};
-use kapell_ledger::{ApprovalRow, LedgerBatch, RunRow, RunState};
+use kapell_ledger::{ApprovalRow, LedgerBatch, Part, RunRow, RunState};
 use kapell_model::definition::ContextQuery;
 use kapell_model::expr::{Template, scope_of};
-use kapell_model::{RunId, Timestamp};
+use kapell_model::{RunId, Seq, Timestamp};
 use kapell_wire::{DefinitionsImage, Image, encode_image};
 
 use super::state::ShardState;
 use super::view::{approval_key_text, kind_text, outcome_text};
 use crate::definitions::{Definitions, control_run};
+
+/// Rows of one part.
+const PART_ROWS_MAX: usize = 4_096;
+
+/// What the ledger is being told, part by part.
+pub(super) struct Telling {
+    /// It contains all entries up to here.
+    through: Seq,
+    finished: BTreeMap<RunId, RunRow>,
+    changed: BTreeSet<RunId>,
+}
 
 /// Where a run is, as far as lists tell.
 pub(crate) fn run_state(run: &Run) -> RunState {
@@ -105,15 +118,34 @@ fn approvals(run: &Run) -> Vec<ApprovalRow> {
 }
 
 impl ShardState {
-    /// Rows of everything that changed since the ledger was told; `None`: nothing did.
+    /// Rows of everything that changed since the ledger was told, the next part of them; `None`: nothing did.
     pub(super) fn project(&mut self) -> Option<LedgerBatch> {
-        if self.last == self.projected {
-            return None;
+        let mut telling = match self.telling.take() {
+            Some(telling) => telling,
+            None if self.last == self.projected => return None,
+            None => Telling {
+                through: self.last,
+                finished: std::mem::take(&mut self.finished),
+                changed: std::mem::take(&mut self.unprojected),
+            },
+        };
+        let mut runs = Vec::new();
+        while runs.len() < PART_ROWS_MAX
+            && let Some((_, finished)) = telling.finished.pop_first()
+        {
+            runs.push(finished);
         }
-        let changed: Vec<RunId> = std::mem::take(&mut self.unprojected).into_iter().collect();
-        let mut runs: Vec<RunRow> = std::mem::take(&mut self.finished).into_values().collect();
-        runs.extend(changed.iter().filter_map(|id| self.runs.get(id)).map(|run| row(run)));
-        Some(LedgerBatch { shard: self.rules.shard, through: self.last, runs })
+        while runs.len() < PART_ROWS_MAX
+            && let Some(id) = telling.changed.pop_first()
+        {
+            // One that has ended since is among the finished of the next telling.
+            runs.extend(self.runs.get(&id).map(|run| row(run)));
+        }
+        let (shard, through) = (self.rules.shard, telling.through);
+        let part =
+            if telling.finished.is_empty() && telling.changed.is_empty() { Part::Last } else { Part::More };
+        self.telling = (part == Part::More).then_some(telling);
+        Some(LedgerBatch { shard, through, runs, part })
     }
 
     /// Images of everything that changed since the last checkpoint.

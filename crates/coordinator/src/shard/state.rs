@@ -16,6 +16,7 @@ use super::ended::EndedRuns;
 use super::keys::Keys;
 use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError};
 use super::orders::{Asked, Owed};
+use super::row::Telling;
 use super::timers::Timers;
 use super::waits::{Waiter, Waits};
 use super::{row, view};
@@ -63,6 +64,8 @@ pub(super) struct ShardState {
     pub(super) projected: Seq,
     /// Runs that changed since the ledger was told.
     pub(super) unprojected: BTreeSet<RunId>,
+    /// What the ledger was told in part.
+    pub(super) telling: Option<Telling>,
     /// Rows of runs that are gone from memory and that the ledger was not told of.
     pub(super) finished: BTreeMap<RunId, RunRow>,
     /// Runs that changed since the last checkpoint.
@@ -92,6 +95,7 @@ impl ShardState {
             last: Seq::ZERO,
             projected: Seq::ZERO,
             unprojected: BTreeSet::new(),
+            telling: None,
             finished: BTreeMap::new(),
             unsaved: BTreeSet::new(),
             origin: Origin::New,

@@ -1,10 +1,8 @@
 //! What may be typed.
-use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kapell_telemetry::Telemetry;
-use tokio::runtime::Builder;
 
 use super::connection::ClientSettings;
 use super::failure::Failure;
@@ -147,7 +145,7 @@ impl Kapell {
     /// Runs the command.
     pub(crate) fn run(self) -> ExitCode {
         let output = self.client.output();
-        let runtime = match self.command.threads().enable_all().build() {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Failure::from(anyhow::Error::from(error)).tell(&output),
         };
@@ -179,26 +177,6 @@ impl Kapell {
             }
             Command::Ask(ask) => ask.run(&self.client).await,
         }
-    }
-}
-
-impl Command {
-    /// A coordinator's journal and ledger have threads of their own, and its work comes in batches: on few cores an
-    /// async thread more costs it a quarter of its speed in wake-ups. The others may host agents that block a thread.
-    fn threads(&self) -> Builder {
-        let mut builder = Builder::new_multi_thread();
-        match self {
-            Command::Coordinator(settings) => {
-                let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-                let fewer = cores.saturating_sub(1).max(1);
-                builder.worker_threads(settings.threads.map_or(fewer, NonZero::get));
-            }
-            Command::Dev(settings) => {
-                settings.threads.map(|threads| builder.worker_threads(threads.get()));
-            }
-            Command::Demo(_) | Command::Worker(_) | Command::Connector(_) | Command::Ask(_) => {}
-        }
-        builder
     }
 }
 

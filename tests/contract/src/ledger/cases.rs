@@ -1,6 +1,7 @@
 //! What a backend of the ledger promises, case by case; paging has a file of its own.
-use kapell_ledger::{ApprovalRow, OUTPUT_BYTES_MAX, RunQuery, RunRow, RunState};
-use kapell_model::{Json, RunId, ShardId, Timestamp};
+use futures::executor::block_on;
+use kapell_ledger::{ApprovalRow, LedgerBatch, OUTPUT_BYTES_MAX, Part, RunQuery, RunRow, RunState};
+use kapell_model::{Json, RunId, Seq, ShardId, Timestamp};
 
 use super::{LedgerStore, Opened, Stop, all_questions, everything, full_row, name, question, row};
 
@@ -75,6 +76,23 @@ pub fn a_batch_without_rows_moves_the_watermark(store: &mut dyn LedgerStore) {
 }
 
 /// Rows and watermark are there together after any stop, and work goes on from there.
+pub fn parts_move_the_watermark_when_the_last_is_there(store: &mut dyn LedgerStore) {
+    let mut opened = Opened::new(store);
+    let part = |runs: Vec<RunRow>, part| LedgerBatch { shard: ShardId(1), through: Seq(9), runs, part };
+    let (first, last) = (row(1, 1, 10), row(1, 2, 20));
+    let apply = |opened: &Opened<'_>, batch| assert_eq!(block_on(opened.ledger().apply(batch)), Ok(()));
+    apply(&opened, part(vec![first.clone()], Part::More));
+    assert_eq!((opened.watermark(1), opened.run(first.run)), (0, Some(first.clone())));
+    // All parts come again after a crash.
+    opened.reopen(Stop::Crash);
+    apply(&opened, part(vec![first.clone()], Part::More));
+    apply(&opened, part(vec![last.clone()], Part::Last));
+    assert_eq!((opened.watermark(1), opened.run(last.run)), (9, Some(last)));
+    let late = RunRow { key: Some("late".to_owned()), ..first.clone() };
+    apply(&opened, part(vec![late], Part::More));
+    assert_eq!(opened.run(first.run), Some(first), "a part of what is contained changes nothing");
+}
+
 pub fn what_was_applied_survives_a_stop(store: &mut dyn LedgerStore) {
     let mut opened = Opened::new(store);
     let mut expected = Vec::new();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::executor::block_on;
-use kapell_ledger::{ApprovalQuery, Cursor, LedgerBatch, LedgerError, PAGE_MAX, RunQuery, RunRow, RunState};
+use kapell_ledger::{
+    ApprovalQuery, Cursor, LedgerBatch, LedgerError, PAGE_MAX, Part, RunQuery, RunRow, RunState,
+};
 use kapell_model::{RunId, Seq, ShardId};
 
 use super::{LedgerStore, Opened, all_questions, everything, name, question, row};
@@ -109,7 +111,7 @@ pub fn a_walk_is_complete_while_others_write(store: &mut dyn LedgerStore) {
             while !done.load(Ordering::Relaxed) && through < 200 {
                 through += 1;
                 let runs = (0..20).map(|at| row(1, u128::from(through * 20 + at), 1_000 + at * 5)).collect();
-                let batch = LedgerBatch { shard: ShardId(1), through: Seq(through), runs };
+                let batch = LedgerBatch { shard: ShardId(1), through: Seq(through), runs, part: Part::Last };
                 assert_eq!(block_on(ledger.apply(batch)), Ok(()));
             }
         });
