@@ -82,14 +82,17 @@ impl Args {
         };
         eprintln!("load of the machine before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
         let mut figures = Figures::default();
-        for workload in self.chosen() {
+        let measured = self.chosen().into_iter().try_for_each(|workload| {
             eprintln!("== {workload:?}");
             figures.add_ours(kapell::measure(workspace, workload, amount)?);
             if let Some(peer) = &peer {
                 figures.add_theirs(peer.measure(workload, amount)?);
             }
-        }
+            anyhow::Ok(())
+        });
+        // Also what was measured before one failed: it took minutes.
         figures.rows().print(workspace.format());
+        measured?;
         Ok(figures.verdict())
     }
 

@@ -28,7 +28,7 @@ struct Load {
 
 #[derive(Subcommand)]
 enum Workload {
-    /// Apply the workloads' definitions.
+    /// Apply the workloads' definitions, on a node that may still be starting.
     Setup,
     /// W1: runs of five sequential no-op steps.
     W1 {
@@ -113,7 +113,7 @@ async fn main() -> anyhow::Result<()> {
     let load = Load::parse();
     let open = async || -> anyhow::Result<Channel> { Ok(channel(Arc::new(SystemNet), &load.address).await?) };
     let figures = match load.workload {
-        Workload::Setup => definitions::apply(open().await?).await?,
+        Workload::Setup => definitions::apply(slow::reach(&load.address).await?).await?,
         Workload::W1 { callers, by, warm, secs } => {
             let (warm, secs) = (Duration::from_secs_f64(warm), Duration::from_secs_f64(secs));
             runs::five(&load.address, by, callers, warm, secs).await?

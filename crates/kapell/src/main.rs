@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // The allocator would take memory in pages of 2 MiB: an idle node of 50 MiB instead of 35. A kernel that cannot
     // switch that off costs memory, nothing else.
-    drop(rustix::thread::disable_transparent_huge_pages(true));
+    let _unchanged = rustix::thread::disable_transparent_huge_pages(true);
     // One TLS provider in the whole process, whatever a dependency would choose.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed before");

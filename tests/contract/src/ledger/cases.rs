@@ -75,7 +75,7 @@ pub fn a_batch_without_rows_moves_the_watermark(store: &mut dyn LedgerStore) {
     assert_eq!((opened.watermark(0), opened.list(&everything(10))), (5, vec![]));
 }
 
-/// Rows and watermark are there together after any stop, and work goes on from there.
+/// Rows of a part are there; the watermark moves with the last part.
 pub fn parts_move_the_watermark_when_the_last_is_there(store: &mut dyn LedgerStore) {
     let mut opened = Opened::new(store);
     let part = |runs: Vec<RunRow>, part| LedgerBatch { shard: ShardId(1), through: Seq(9), runs, part };
@@ -93,6 +93,7 @@ pub fn parts_move_the_watermark_when_the_last_is_there(store: &mut dyn LedgerSto
     assert_eq!(opened.run(first.run), Some(first), "a part of what is contained changes nothing");
 }
 
+/// Rows and watermark are there together after any stop, and work goes on from there.
 pub fn what_was_applied_survives_a_stop(store: &mut dyn LedgerStore) {
     let mut opened = Opened::new(store);
     let mut expected = Vec::new();
