@@ -6,6 +6,7 @@ mod figures;
 mod kapell;
 mod restate;
 mod site;
+mod targets;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -18,8 +19,8 @@ use figures::Figures;
 ///
 /// Builds release binaries, starts coordinator and worker as processes of their own with data under target/bench, and
 /// puts load on them. With --peer the same workloads run on the peer, alternately, and every line gets a ratio: how
-/// many times better Kapell is, so that more than 1 is always good. Says how busy the machine was before; figures of
-/// a busy machine say little.
+/// many times better Kapell is, so that more than 1 is always good. Fails when a target does not hold; they are meant
+/// for two quiet cores. Says how busy the machine was before; figures of a busy machine say little.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which; left out: all

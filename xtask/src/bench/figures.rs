@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::targets;
 use crate::report::{Rows, Verdict};
 
 /// What is wanted of a value.
@@ -46,13 +47,11 @@ impl Figures {
 
     /// One line a value of ours.
     pub(crate) fn rows(&self) -> Rows {
-        let mut rows = Rows::new(["workload", "concurrency", "metric", "ratio", "kapell", "peer"]);
+        let columns = ["workload", "concurrency", "metric", "ratio", "kapell", "peer", "target", "holds"];
+        let mut rows = Rows::new(columns);
         for ours in &self.ours {
-            let same = |theirs: &&Figure| {
-                (theirs.workload, theirs.concurrency, theirs.metric)
-                    == (ours.workload, ours.concurrency, ours.metric)
-            };
-            let theirs = self.theirs.iter().find(same);
+            let theirs = self.theirs_of(ours);
+            let target = targets::target(ours.workload, ours.concurrency, ours.metric);
             rows.push([
                 ours.workload.into(),
                 ours.concurrency.into(),
@@ -60,15 +59,38 @@ impl Figures {
                 theirs.and_then(|theirs| ratio(ours, theirs)).map_or(Value::Null, short),
                 short(ours.value),
                 theirs.map_or(Value::Null, |theirs| short(theirs.value)),
+                target.map_or(Value::Null, |target| target.shown().into()),
+                self.holds(ours).map_or(Value::Null, Value::Bool),
             ]);
         }
         rows
     }
 
-    /// Holds when nothing of ours that must be zero is more.
+    /// Holds when every target holds that could be looked at, and nothing of ours that must be zero is more.
     pub(crate) fn verdict(&self) -> Verdict {
-        let broken = |figure: &&Figure| figure.better == Better::Zero && figure.value > 0.0;
+        let broken = |figure: &&Figure| {
+            self.holds(figure) == Some(false) || (figure.better == Better::Zero && figure.value > 0.0)
+        };
         Verdict::of(&self.ours.iter().filter(broken).collect::<Vec<_>>())
+    }
+
+    fn theirs_of(&self, ours: &Figure) -> Option<&Figure> {
+        let same = |theirs: &&Figure| {
+            (theirs.workload, theirs.concurrency, theirs.metric)
+                == (ours.workload, ours.concurrency, ours.metric)
+        };
+        self.theirs.iter().find(same)
+    }
+
+    /// Whether a value reaches its target; `None`: it has none, or what it is held against was not measured.
+    fn holds(&self, ours: &Figure) -> Option<bool> {
+        let target = targets::target(ours.workload, ours.concurrency, ours.metric)?;
+        let times = self.theirs_of(ours).and_then(|theirs| ratio(ours, theirs));
+        let of = |metric: &str| {
+            let same = |other: &&Figure| (other.workload, other.metric) == (ours.workload, metric);
+            self.ours.iter().find(same).map(|other| other.value)
+        };
+        target.holds(ours.value, times, of)
     }
 }
 
