@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kapell_journal::{AppendError, Batch, Journal, RunImage};
 use kapell_ledger::{Ledger, LedgerBatch, Part};
-use kapell_model::{Epoch, Seq, Timestamp};
+use kapell_model::{Seq, Timestamp};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -55,7 +55,6 @@ pub(crate) struct Running {
     args: ShardArguments,
     myself: ActorRef<ShardMessage>,
     shard: ShardState,
-    epoch: Epoch,
     batch: u64,
     /// Outputs of batches that are under way to the disk, oldest first.
     in_flight: VecDeque<(u64, Vec<Output>)>,
@@ -98,7 +97,6 @@ impl Actor for Shard {
         let mut running = Running {
             myself: myself.clone(),
             shard: loaded.state,
-            epoch: loaded.epoch,
             batch: 0,
             in_flight: VecDeque::new(),
             tick_at: None,
@@ -171,7 +169,7 @@ impl Running {
                 tracing::debug!("a batch became durable after its shard had stopped");
             }
         });
-        let append = Batch { shard: self.args.rules.shard, epoch: self.epoch, first, records };
+        let append = Batch { shard: self.args.rules.shard, epoch: self.shard.epoch, first, records };
         self.args.journal.append(append, done);
     }
 
@@ -271,7 +269,7 @@ impl Running {
         let Some((through, images)) = self.checkpoint.pending.take() else { return };
         self.checkpoint.under_way = true;
         let (journal, myself) = (self.args.journal.clone(), self.myself.clone());
-        let (shard, epoch) = (self.args.rules.shard, self.epoch);
+        let (shard, epoch) = (self.args.rules.shard, self.shard.epoch);
         let trim = Seq(through.0.saturating_sub(self.args.rules.history_entries));
         let trim = (trim > self.checkpoint.trimmed).then_some(trim);
         self.checkpoint.trimmed = trim.unwrap_or(self.checkpoint.trimmed);

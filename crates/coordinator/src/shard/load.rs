@@ -15,7 +15,6 @@ use crate::definitions::{Definitions, control_run};
 /// What was recovered.
 pub(super) struct Loaded {
     pub(super) state: ShardState,
-    pub(super) epoch: Epoch,
     pub(super) checkpointed: Seq,
 }
 
@@ -81,6 +80,7 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     let watermark =
         args.ledger.watermark(shard).await.map_err(|source| LoadError::Ledger { shard, source })?;
     let mut state = ShardState::new(args.rules);
+    state.epoch = epoch;
     let mut images = args.journal.images(shard);
     while let Some(image) = images.next().await {
         let image = image.map_err(read)?;
@@ -123,7 +123,7 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     state.last = acquired.last;
     // A ledger that is ahead (a restored journal) is told everything again from here on.
     state.projected = watermark.min(acquired.last);
-    Ok(Loaded { state, epoch, checkpointed: acquired.checkpointed })
+    Ok(Loaded { state, checkpointed: acquired.checkpointed })
 }
 
 fn load_image(

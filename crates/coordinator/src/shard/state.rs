@@ -8,7 +8,7 @@ use std::time::Duration;
 use kapell_journal::Record;
 use kapell_kernel::{Command, Context, Entry, Run, accept, handle, outstanding};
 use kapell_ledger::RunRow;
-use kapell_model::{Name, RunId, Seq, ShardCount, ShardId, Timestamp};
+use kapell_model::{Epoch, Name, RunId, Seq, ShardCount, ShardId, Timestamp};
 use kapell_proto::v1;
 use kapell_wire::{DefinitionRecord, RecordRef, encode_record};
 
@@ -46,6 +46,8 @@ pub(crate) struct ShardRules {
 /// The state of a shard.
 pub(super) struct ShardState {
     pub(super) rules: ShardRules,
+    /// Under which it is owned.
+    pub(super) epoch: Epoch,
     pub(super) runs: BTreeMap<RunId, Box<Run>>,
     pub(super) ended: EndedRuns,
     pub(super) keys: Keys,
@@ -81,6 +83,7 @@ impl ShardState {
     pub(super) fn new(rules: ShardRules) -> ShardState {
         ShardState {
             rules,
+            epoch: Epoch(0),
             runs: BTreeMap::new(),
             ended: EndedRuns::new(rules.dedupe_window, rules.dedupe_runs_max),
             keys: Keys::default(),
@@ -399,7 +402,7 @@ impl ShardState {
 
     fn stats(&self) -> Stats {
         Stats {
-            epoch: 0,
+            epoch: self.epoch.0,
             last: self.last.0,
             live: self.runs.len() as u64,
             behind: self.last.0 - self.projected.0,

@@ -77,6 +77,8 @@ async fn a_node_killed_in_the_middle_starts_every_run_once() {
     runs.sort_unstable();
     runs.dedup();
     assert_eq!(runs.len(), 2_000);
+    let epochs = node.json(&["status"])["shards"].as_array().unwrap().clone();
+    assert!(epochs.iter().all(|shard| shard["epoch"] == 2), "each start takes the shards anew: {epochs:?}");
     let doctor = node.kapell(&["doctor"]);
     assert_eq!(doctor.exit, 0, "{}", doctor.stdout);
 }
