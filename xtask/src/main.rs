@@ -17,6 +17,7 @@ mod layers;
 mod parts;
 mod process;
 mod report;
+mod servers;
 mod sim;
 mod soak;
 mod source;

@@ -10,7 +10,7 @@ use crate::clock::{self, Stopwatch};
 use crate::process;
 use crate::report::{Format, Rows, Verdict};
 use crate::workspace::Workspace;
-use crate::{crash, doc_commands, layers, tidy, tools};
+use crate::{crash, doc_commands, layers, servers, tidy, tools};
 
 /// Run everything that CI runs
 ///
@@ -121,7 +121,12 @@ fn cargo(workspace: &Workspace, arguments: &str) -> Result<Verdict> {
 
 fn nextest(workspace: &Workspace) -> Result<Verdict> {
     tools::ensure(&tools::NEXTEST, workspace)?;
-    cargo(workspace, "nextest run --workspace --profile ci")
+    servers::ensure(&servers::POSTGRES, workspace)?;
+    let mut nextest = workspace.command("cargo");
+    nextest.args(["nextest", "run", "--workspace", "--profile", "ci"]);
+    // The servers are there: a test that does not find its own must not pass as skipped.
+    nextest.env(servers::REQUIRED, "required");
+    process::watched(&mut nextest, workspace.format())
 }
 
 #[cfg(test)]

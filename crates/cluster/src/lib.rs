@@ -10,7 +10,7 @@
 //!   floor of everybody who joined before. An acquisition that is asked for again has the same epoch again.
 //! - What a watch shows was so, as a whole, at one moment. It never goes back, it wakes nobody without a change, and it
 //!   comes to what is there now for as long as the session lives.
-//! - A session that is lost stays lost, answers `Lost` to everything, and says so before its shards can be given away.
+//! - A session that is lost stays lost, and takes nothing on but to leave.
 //!
 //! Nothing here is lost with the backend: a cluster that forgot everything is joined again, and what the nodes did is
 //! in the journal.
@@ -48,6 +48,18 @@ impl NodeName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The plain name, for storing.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.0
+    }
+}
+
+impl From<Name> for NodeName {
+    fn from(name: Name) -> NodeName {
+        NodeName(name)
     }
 }
 
@@ -214,7 +226,7 @@ pub trait Session: Send + Sync + 'static {
     /// Changes a counter, for all nodes to see. It outlives the session.
     fn bump(&self, name: &Name) -> BoxFuture<'_, Result<(), SessionError>>;
 
-    /// Ends the session and gives up everything that it holds, at once. If the cluster is not reached, that happens when
-    /// its time has passed.
+    /// Ends the session, a lost one too, and gives up everything that it holds, at once. If the cluster is not reached,
+    /// that happens when its time has passed.
     fn leave(&self) -> BoxFuture<'_, Result<(), SessionError>>;
 }

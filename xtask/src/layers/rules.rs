@@ -50,7 +50,14 @@ pub(super) fn check_foreign_trees(trees: &[(String, BTreeSet<String>)]) -> Vec<F
 /// What is wrong with one edge: the rule, the problem, the hint.
 fn judge(edge: &Edge, from: Place, to: Place) -> Option<(&'static str, String, &'static str)> {
     let names_a_backend = to == Place::In(Layer::Adapter);
+    let is_support = |name: &String| table::TEST_SUPPORT.contains(&name.as_str());
     match (from, to) {
+        (Place::Tests, _) if is_support(&edge.from) => Some((
+            "support",
+            "what the tests of every crate use knows none of them".to_owned(),
+            "pass it a value, or move what needs the product into the test",
+        )),
+        (Place::In(_), Place::Tests) if is_support(&edge.to) && edge.kind == Kind::Dev => None,
         (Place::Tests, _) => None,
         _ if is_listed(table::SIDEWAYS, edge) => None,
         _ if names_a_backend && edge.kind == Kind::Dev && is_listed(table::DEV_BACKENDS, edge) => None,

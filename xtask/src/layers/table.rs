@@ -70,6 +70,10 @@ pub(super) const DEV_BACKENDS: &[Exception] = &[
     ("kapell-coordinator", "kapell-ledger-sqlite", "the projection's tests query a real database"),
 ];
 
+/// Crates under tests/ that the tests of every crate may use. They have no edge into the product, so that no cycle
+/// comes of it.
+pub(super) const TEST_SUPPORT: &[&str] = &["kapell-tests-servers"];
+
 /// Packages that a pure crate may not have, not even through another one.
 pub(super) const IMPURE: &[&str] = &["tokio", "tonic", "ractor", "reqwest", "futures", "rand", "tracing"];
 

@@ -11,6 +11,7 @@ fn folder(name: &str) -> String {
         "xtask" => "xtask".to_owned(),
         "kapell-company" => "examples/company".to_owned(),
         "kapell-tests-contract" => "tests/contract".to_owned(),
+        "kapell-tests-servers" => "tests/servers".to_owned(),
         other => format!("crates/{}", other.trim_start_matches("kapell-")),
     }
 }
@@ -105,6 +106,13 @@ fn the_product_does_not_depend_on_tests_examples_or_tools() {
     assert_eq!(broken("kapell-journal-local", "kapell-tests-contract", Kind::Dev), ["product"]);
     assert_eq!(broken("kapell-worker", "kapell-company", Kind::Normal), ["product"]);
     assert_eq!(broken("kapell", "xtask", Kind::Normal), ["product"]);
+}
+
+#[test]
+fn the_servers_of_tests_are_for_tests_and_know_no_crate() {
+    assert_eq!(broken("kapell-connector", "kapell-tests-servers", Kind::Dev), Vec::<&str>::new());
+    assert_eq!(broken("kapell-connector", "kapell-tests-servers", Kind::Normal), ["product"]);
+    assert_eq!(broken("kapell-tests-servers", "kapell-model", Kind::Normal), ["support"]);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! PostgreSQL: a private server, started for the test.
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kapell_proto::v1::ErrorClass;
+use kapell_tests_servers::{Durability, Postgres, Setup};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use serde_json::json;
@@ -12,113 +11,28 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::rig::{Outcome, Rig, definitions};
 
-/// A server in a folder of its own, on loopback. Stops when it is dropped.
-struct Server {
-    bin: PathBuf,
-    data: PathBuf,
-    port: u16,
-    _dir: tempfile::TempDir,
+/// A server with a table, or a word that there is none.
+async fn start() -> Option<Postgres> {
+    let server = Setup::default().durability(Durability::Unsynced).start()?;
+    client(&server).await.batch_execute(SCHEMA).await.unwrap();
+    Some(server)
 }
 
-/// The newest server that is installed where Debian puts them, or on the path.
-fn installed() -> Option<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .map(|version| version.path().join("bin"))
-        .collect();
-    found.extend(
-        std::env::var_os("PATH").iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>()),
+async fn client(server: &Postgres) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn rig_on(server: &Postgres, port: u16, password: &str) -> Rig {
+    let endpoint = format!("postgres://127.0.0.1:{port}/postgres");
+    let secret = server.folder().join(format!("secret-{password}"));
+    std::fs::write(&secret, password).unwrap();
+    let credential = format!(
+        "credential: {{ basic: {{ user: kapell, password: {{ file: \"{}\" }} }} }}",
+        secret.display()
     );
-    found.into_iter().rev().find(|bin| bin.join("postgres").exists() && bin.join("initdb").exists())
-}
-
-/// As the user who may run a server: it refuses to run as root.
-fn command(program: &Path) -> Command {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program);
-    command
-}
-
-impl Server {
-    async fn start() -> Option<Server> {
-        let Some(bin) = installed() else {
-            println!("SKIPPED: no PostgreSQL server is installed (Debian: apt-get install postgresql)");
-            return None;
-        };
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
-        Command::new("chmod").arg("777").arg(dir.path()).status().unwrap();
-        let data = dir.path().join("data");
-        let password = dir.path().join("password");
-        std::fs::write(&password, "hush\n").unwrap();
-        Command::new("chmod").arg("644").arg(&password).status().unwrap();
-        let made = command(&bin.join("initdb"))
-            .args(["-U", "kapell", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"])
-            .arg(format!("--pwfile={}", password.display()))
-            .arg("-D")
-            .arg(&data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let server = Server { bin, data, port, _dir: dir };
-        let started = server.control(&[
-            "-w",
-            "-l",
-            server.data.join("log").to_str().unwrap(),
-            "-o",
-            &server.options(),
-            "start",
-        ]);
-        assert!(started, "the server does not start: {:?}", std::fs::read_to_string(server.data.join("log")));
-        Some(server)
-    }
-
-    fn options(&self) -> String {
-        let socket = self.data.display();
-        format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={socket} -c fsync=off",
-            self.port
-        )
-    }
-
-    fn control(&self, arguments: &[&str]) -> bool {
-        let mut command = command(&self.bin.join("pg_ctl"));
-        command.arg("-D").arg(&self.data).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().unwrap().success()
-    }
-
-    fn endpoint(&self, port: u16) -> String {
-        format!("postgres://127.0.0.1:{port}/postgres")
-    }
-
-    async fn client(&self) -> tokio_postgres::Client {
-        let address = format!("host=127.0.0.1 port={} user=kapell password=hush dbname=postgres", self.port);
-        let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
-    }
-
-    async fn rig(&self, port: u16, password: &str) -> Rig {
-        let secret = self._dir.path().join(format!("secret-{password}"));
-        std::fs::write(&secret, password).unwrap();
-        let credential = format!(
-            "credential: {{ basic: {{ user: kapell, password: {{ file: \"{}\" }} }} }}",
-            secret.display()
-        );
-        Rig::start(definitions("sql", &self.endpoint(port), &credential, TOOLS)).await
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.control(&["-m", "immediate", "stop"]);
-    }
+    Rig::start(definitions("sql", &endpoint, &credential, TOOLS)).await
 }
 
 const TOOLS: &str = r#"
@@ -168,9 +82,8 @@ const SCHEMA: &str =
 
 #[tokio::test]
 async fn statements_types_and_errors() {
-    let Some(server) = Server::start().await else { return };
-    server.client().await.batch_execute(SCHEMA).await.unwrap();
-    let mut rig = server.rig(server.port, "hush").await;
+    let Some(mut server) = start().await else { return };
+    let mut rig = rig_on(&server, server.port(), "hush").await;
     let kept = rig.call("keep", json!({ "text": "a", "price": 12.5 })).await.output();
     assert_eq!(kept, json!({ "rows": [{ "id": 1, "text": "a", "price": 12.50, "dated": true }] }));
     let args = json!({ "text": "a", "price": 12.5 });
@@ -196,10 +109,10 @@ async fn statements_types_and_errors() {
     let message = rig.call("sleepy", json!({})).await.error(ErrorClass::Unavailable);
     assert!(!message.is_empty());
     assert_eq!(rig.read("count", json!({})).await.output()["rows"][0]["n"], 1);
-    let mut stranger = server.rig(server.port, "wrong").await;
+    let mut stranger = rig_on(&server, server.port(), "wrong").await;
     stranger.read("count", json!({})).await.error(ErrorClass::Auth);
     a_value_stays_in_its_parameter(&mut rig).await;
-    assert!(server.control(&["-m", "immediate", "stop"]));
+    server.stop_immediately();
     rig.call("keep", json!({ "text": "b", "price": 1 })).await.error(ErrorClass::Unavailable);
 }
 
@@ -281,17 +194,15 @@ async fn cut_at_commit(server: u16, passes_it_on: bool) -> u16 {
 
 #[tokio::test]
 async fn a_commit_that_is_not_answered_is_unknown_and_the_key_finds_it() {
-    let Some(server) = Server::start().await else { return };
-    server.client().await.batch_execute(SCHEMA).await.unwrap();
+    let Some(server) = start().await else { return };
     for (passes_it_on, text) in [(true, "done"), (false, "never")] {
-        let through = server.rig(cut_at_commit(server.port, passes_it_on).await, "hush").await;
-        let mut through = through;
+        let mut through = rig_on(&server, cut_at_commit(server.port(), passes_it_on).await, "hush").await;
         let why = through.call("keep", json!({ "text": text, "price": 1 })).await.unknown();
         assert!(why.contains("commit"), "{why}");
         // The server ends the transaction of a client that is gone a moment later.
         // why: when a server notices that a client is gone is seen nowhere
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let mut direct = server.rig(server.port, "hush").await;
+        let mut direct = rig_on(&server, server.port(), "hush").await;
         let found = direct.read("find", json!({ "text": text })).await.output();
         assert_eq!(found["rows"].as_array().unwrap().len(), usize::from(passes_it_on));
         let args = json!({ "text": text, "price": 1 });
@@ -300,6 +211,6 @@ async fn a_commit_that_is_not_answered_is_unknown_and_the_key_finds_it() {
             true => assert_eq!(looked.output()["took_effect"], true),
             false => assert_eq!(looked, Outcome::Output(json!({ "took_effect": false }))),
         }
-        server.client().await.batch_execute("DELETE FROM notes").await.unwrap();
+        client(&server).await.batch_execute("DELETE FROM notes").await.unwrap();
     }
 }

@@ -1,0 +1,46 @@
+//! Real servers for tests: each in a folder of its own, on loopback, gone with the value that stands for it.
+//!
+//! Owns: where a server's program is found, how it is started, stopped and killed. Never: depends on a crate of the
+//! product (that is why every crate may use it in its tests), or touches a server that it did not start.
+//!
+//! `cargo xtask test` brings a missing server under the target directory and sets [`REQUIRED`]; without it a test
+//! whose server is missing says that it is skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+mod postgres;
+mod process;
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+pub use postgres::{Durability, Postgres, Setup};
+
+/// Environment variable: with the value `required` a missing server fails the test instead of skipping it.
+pub const REQUIRED: &str = "KAPELL_TEST_SERVERS";
+
+/// Below the target directory: packages unpacked by `cargo xtask test`, as they would lie below `/`.
+const UNPACKED: &str = "tools/servers";
+
+/// Says that a test is skipped for want of `server`.
+///
+/// # Panics
+///
+/// When [`REQUIRED`] says that every server must be there.
+pub fn missing(server: &str) {
+    let required = std::env::var_os(REQUIRED).is_some_and(|value| value == OsStr::new("required"));
+    assert!(
+        !required,
+        "{server} is not installed, and {REQUIRED}=required (hint: cargo xtask test brings it)"
+    );
+    println!("SKIPPED: {server} is not installed (hint: cargo xtask test brings it)");
+}
+
+/// Where packages were unpacked for this build, if they were: found from the test's own program, which Cargo puts
+/// below the target directory wherever that is.
+fn unpacked() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    program.ancestors().map(|folder| folder.join(UNPACKED)).find(|folder| folder.is_dir())
+}
