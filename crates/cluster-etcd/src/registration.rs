@@ -225,6 +225,7 @@ mod tests {
         let registration = registration();
         let start = Instant::now();
         let renew = async {
+            // why: the time itself is renewed, and it is virtual
             tokio::time::sleep(SECOND * 5).await;
             registration.renewed(start + SECOND * 5);
         };

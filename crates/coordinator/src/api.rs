@@ -43,13 +43,29 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    fn of(root: &Root, options: &CoordinatorOptions, runtime: &Runtime) -> Parts {
+        Parts {
+            links: root.links.clone(),
+            definitions: root.definitions.clone(),
+            ingest: root.ingest.clone(),
+            peers: root.peers.clone(),
+            placement: root.placement(),
+            journal: root.stores.journal.clone(),
+            ledger: root.stores.ledger.clone(),
+            runtime: runtime.clone(),
+            node: options.node.as_str().into(),
+            started: runtime.clock.now(),
+        }
+    }
+
     /// Waits until this node knows at least this revision of the definitions.
     async fn follow(&self, revision: u64) -> Result<(), tonic::Status> {
         if self.definitions.in_force().revision >= revision {
             return Ok(());
         }
         let followed = self.definitions.follow(&*self.journal).await;
-        followed.map_err(|error| tonic::Status::unavailable(format!("stored, but not read here yet: {error}")))
+        followed
+            .map_err(|error| tonic::Status::unavailable(format!("stored, but not read here yet: {error}")))
     }
 }
 
@@ -60,18 +76,7 @@ pub(crate) fn serve(
     options: &CoordinatorOptions,
     runtime: &Runtime,
 ) -> Health {
-    let parts = Parts {
-        links: root.links.clone(),
-        definitions: root.definitions.clone(),
-        ingest: root.ingest.clone(),
-        peers: root.peers.clone(),
-        placement: root.placement(),
-        journal: root.stores.journal.clone(),
-        ledger: root.stores.ledger.clone(),
-        runtime: runtime.clone(),
-        node: options.node.as_str().into(),
-        started: runtime.clock.now(),
-    };
+    let parts = Parts::of(root, options, runtime);
     let liveness = Liveness { heartbeat: options.heartbeat, lease: options.lease };
     let workers = WorkerSessions {
         links: parts.links.clone(),

@@ -150,8 +150,10 @@ impl Definitions {
     pub fn former(&self) -> Vec<Json> {
         let in_force = self.in_force();
         let pinned = self.pinned();
-        let former =
-            pinned.workflows.values().filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
+        let former = pinned
+            .workflows
+            .values()
+            .filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
         former.map(|workflow| document_of(workflow)).collect()
     }
 

@@ -83,7 +83,8 @@ impl Peers {
     }
 
     fn dial(&self, owner: &Owner) -> Arc<Link> {
-        let link = Arc::new(Link::new(owner, self.node.clone(), self.definitions.clone(), self.runtime.clone()));
+        let link =
+            Arc::new(Link::new(owner, self.node.clone(), self.definitions.clone(), self.runtime.clone()));
         link.clone().keep();
         link
     }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
 use kapell_cluster::{NodeName, Solo};
+use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};

@@ -117,5 +117,6 @@ fn looks() -> impl Iterator<Item = ()> {
 
 #[expect(clippy::disallowed_methods, reason = "a test waits for another process, in a thread of its own")]
 fn pause() {
+    // why: another process gets ready, and tells nobody
     std::thread::sleep(LOOK);
 }

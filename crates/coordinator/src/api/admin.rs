@@ -10,8 +10,8 @@ use tonic::{Request as GrpcRequest, Response, Status};
 use super::{Parts, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
-use crate::placement::{Known, PlacementMessage};
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
+use crate::placement::{Known, PlacementMessage};
 use crate::shard::{Audit, Request, Stats, SubmitError};
 
 /// What operators ask of a node.

@@ -53,10 +53,7 @@ fn start_to(start: &StartRun) -> peer::StartRun {
 }
 
 fn commands_to<'a>(commands: impl IntoIterator<Item = (&'a RunId, &'a Command)>) -> What {
-    let commands = commands
-        .into_iter()
-        .map(|(run, command)| run_command_to(*run, command))
-        .collect();
+    let commands = commands.into_iter().map(|(run, command)| run_command_to(*run, command)).collect();
     What::RunCommands(peer::RunCommands { commands })
 }
 

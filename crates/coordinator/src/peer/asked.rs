@@ -73,7 +73,11 @@ impl Asked {
             What::Watch(watch) => Asked::Watch(run_from(&watch.run)?),
             What::AwaitEnd(wait) => Asked::AwaitEnd(run_from(&wait.run)?),
             What::Stats(_) => Asked::Stats,
-            What::ReadImage(_) | What::Examine(_) | What::Define(_) | What::RetryRun(_) | What::Refresh(_) => {
+            What::ReadImage(_)
+            | What::Examine(_)
+            | What::Define(_)
+            | What::RetryRun(_)
+            | What::Refresh(_) => {
                 return Err(Unreadable::Newer);
             }
             What::ChildConfirmed(child) => {
@@ -86,22 +90,27 @@ impl Asked {
     /// Tasks that are over by what is asked: the dispatcher need not find anybody for them.
     pub(super) fn finished(&self) -> Vec<TaskKey> {
         let Asked::Commands(commands) = self else { return Vec::new() };
-        let finished = commands.iter().filter_map(|(run, command)| match command {
-            Command::FinishTask { unit, attempt, .. } => {
-                Some(TaskKey { run: *run, unit: *unit, attempt: *attempt })
-            }
-            _ => None,
+        let finished = commands.iter().filter_map(|(run, command)| {
+            let Command::FinishTask { unit, attempt, .. } = command else { return None };
+            Some(TaskKey { run: *run, unit: *unit, attempt: *attempt })
         });
         finished.collect()
     }
 
     /// Asks the shard, which answers when it is on disk. `watcher` is told of changes.
-    pub(super) fn submit(self, mailbox: &Mailbox, owed: Owed, watcher: impl FnOnce(Owed) -> mpsc::Sender<v1::Run>) {
+    pub(super) fn submit(
+        self,
+        mailbox: &Mailbox,
+        owed: Owed,
+        watcher: impl FnOnce(Owed) -> mpsc::Sender<v1::Run>,
+    ) {
         if let Err(Busy { retry_after }) = mailbox.room() {
             return owed.give(Said::Refused(refusal::to(&SubmitError::Busy { retry_after })));
         }
         mailbox.submit_owed(match self {
-            Asked::Start(group) => Request::Start(group, Box::new(move |results| owed.give(started(results)))),
+            Asked::Start(group) => {
+                Request::Start(group, Box::new(move |results| owed.give(started(results))))
+            }
             Asked::Commands(commands) => {
                 Request::Commands(commands, Box::new(move |results| owed.give(done(results))))
             }

@@ -57,7 +57,12 @@ struct Shards {
 }
 
 impl Link {
-    pub(super) fn new(owner: &Owner, node: NodeName, definitions: Arc<Definitions>, runtime: Runtime) -> Link {
+    pub(super) fn new(
+        owner: &Owner,
+        node: NodeName,
+        definitions: Arc<Definitions>,
+        runtime: Runtime,
+    ) -> Link {
         Link {
             owner: owner.node.clone(),
             address: owner.address.clone(),
@@ -234,7 +239,9 @@ impl Open<'_> {
     }
 
     fn answered(&mut self, answer: Answer) {
-        let Some(Unanswered { shard, mailbox, request }) = self.unanswered.remove(&answer.tag) else { return };
+        let Some(Unanswered { shard, mailbox, request }) = self.unanswered.remove(&answer.tag) else {
+            return;
+        };
         match ask::answered(request, answer.what) {
             Answered::Done => {}
             Answered::NotDone(request) => self.returned.push(Unanswered { shard, mailbox, request }),

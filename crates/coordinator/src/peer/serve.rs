@@ -11,8 +11,8 @@ use kapell_journal::Journal;
 use kapell_model::ShardId;
 use kapell_proto::peer::v1::answer::What as Said;
 use kapell_proto::peer::v1::peer_message::Kind;
-use kapell_proto::peer::v1::{Answer, Ask, Done, Hello, NotOwner, Note, PeerFrame, Unavailable};
 use kapell_proto::peer::v1::peer_service_server::PeerService;
+use kapell_proto::peer::v1::{Answer, Ask, Done, Hello, NotOwner, Note, PeerFrame, Unavailable};
 use kapell_proto::v1;
 use kapell_runtime::{Job, OnDeath};
 use kapell_wire::peer::ANSWER_FRAME_BYTES_MAX;
@@ -22,6 +22,7 @@ use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 use super::Peers;
 use super::asked::Asked;
 use super::outbox::Outbox;
+use crate::dispatch::DispatchMessage;
 
 const ASKS: Job = Job { name: "asks of a peer", on_panic: OnDeath::StopNode };
 const WATCH: Job = Job { name: "watch for a peer", on_panic: OnDeath::Log };
@@ -114,6 +115,10 @@ impl Served {
         }
         match Asked::read(ask.what, &self.peers.definitions) {
             Ok(asked) => {
+                let finished = asked.finished();
+                if !finished.is_empty() {
+                    self.peers.links.tell_dispatch(DispatchMessage::Forget(finished));
+                }
                 asked.submit(&mailbox, owed, |owed| self.watcher(owed));
             }
             Err(error) => owed.give(error.said()),

@@ -130,7 +130,8 @@ impl Supervised {
     fn take(&mut self, message: PlacementMessage) {
         match message {
             PlacementMessage::Joined(session) => {
-                let (members, owners) = (session.members().borrow().clone(), session.owners().borrow().clone());
+                let (members, owners) =
+                    (session.members().borrow().clone(), session.owners().borrow().clone());
                 self.session = Some(session);
                 self.no = SessionNo(self.no.0 + 1);
                 self.placement.joined((*members).clone(), (*owners).clone());
@@ -196,7 +197,9 @@ impl Supervised {
                 tracing::warn!(%shard, %epoch, %held_by, "a shard is somebody else's by now");
                 Death::Fenced
             }
-            Some(AppendError::Unavailable { .. } | AppendError::Poisoned | AppendError::OutOfOrder { .. })
+            Some(
+                AppendError::Unavailable { .. } | AppendError::Poisoned | AppendError::OutOfOrder { .. },
+            )
             | None => {
                 tracing::error!(%shard, %error, "a shard died; it is loaded again from the journal");
                 Death::Failed

@@ -6,7 +6,9 @@ use kapell_journal::{AcquireError, Acquired, Journal, Placed, ReadError};
 use kapell_kernel::{Entry, Run, accept, evolve};
 use kapell_ledger::{LedgerBatch, LedgerError, Part};
 use kapell_model::{RunId, Seq, ShardId, Timestamp};
-use kapell_wire::{DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record};
+use kapell_wire::{
+    DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
+};
 
 use super::actor::ShardArguments;
 use super::state::ShardState;

@@ -30,9 +30,10 @@ impl ClusterCommand {
 
 async fn status(to: &ClientSettings) -> Result<(), Failure> {
     let answer = to.client().await?.admin().cluster().await?;
-    let members = answer.members.iter().map(|member| {
-        json!({ "node": member.node, "address": member.address, "version": member.version })
-    });
+    let members = answer
+        .members
+        .iter()
+        .map(|member| json!({ "node": member.node, "address": member.address, "version": member.version }));
     let shards = answer
         .shards
         .iter()
