@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod cases;
 mod clock;
 mod coverage;
 mod crash;
@@ -76,10 +77,12 @@ tasks! {
     DocCommands(doc_commands),
     Coverage(coverage),
     Deny(deny),
+    Servers(servers),
     Crash(crash),
     Bench(bench),
     Sim(sim),
     Soak(soak),
+    Cases(cases),
 }
 
 fn main() -> ExitCode {
