@@ -10,12 +10,14 @@
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it skips"
 )]
+mod etcd;
 mod postgres;
 mod process;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+pub use etcd::{Etcd, EtcdTls};
 pub use postgres::{Durability, Postgres, Setup};
 
 /// Environment variable: with the value `required` a missing server fails the test instead of skipping it.
