@@ -76,6 +76,7 @@ tasks! {
     DocCommands(doc_commands),
     Coverage(coverage),
     Deny(deny),
+    Servers(servers),
     Crash(crash),
     Bench(bench),
     Sim(sim),

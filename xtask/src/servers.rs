@@ -3,12 +3,14 @@
 //! Owns: which Debian package brings a server, and where it is unpacked. Never: installs anything for the whole
 //! machine, needs root, or starts a server: that is `tests/servers`, which also says where it looks.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::process;
+use crate::report::Verdict;
 use crate::workspace::Workspace;
 
 /// With the value `required`, a test whose server is missing fails; read by `tests/servers`.
@@ -16,9 +18,26 @@ pub(crate) const REQUIRED: &str = "KAPELL_TEST_SERVERS";
 
 /// Below the target directory; `tests/servers` looks there.
 const UNPACKED: &str = "tools/servers";
+/// Instead of it, where the target directory is root's own: a server never runs as root, and could not enter it.
+const UNPACKED_BY_ROOT: &str = "/var/tmp/kapell-test-servers";
+
+/// Fetch the servers that tests start
+///
+/// `cargo xtask test` does it by itself; call it before `cargo nextest run`, which skips tests whose server is missing.
+/// What the machine has is used; the Debian packages of what it lacks are unpacked under the target directory, without
+/// root and without installing anything.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
+        ensure_all(workspace)?;
+        Ok(Verdict::Holds)
+    }
+}
 
 /// A server that comes in a Debian package.
-pub(crate) struct Server {
+struct Server {
     /// What to ask apt for.
     package: &'static str,
     /// Whether a package that would be installed with it is unpacked too; libraries are, unless `is_spare`.
@@ -28,7 +47,7 @@ pub(crate) struct Server {
 }
 
 /// Whichever version Debian has; 15 or later.
-pub(crate) const POSTGRES: Server = Server {
+const POSTGRES: Server = Server {
     package: "postgresql",
     is_part: |package| {
         package.strip_prefix("postgresql-").is_some_and(|version| version.parse::<u32>().is_ok())
@@ -41,10 +60,17 @@ pub(crate) const POSTGRES: Server = Server {
     },
 };
 
-/// Makes `server` startable by the tests: whichever version the machine has, else its Debian packages, unpacked under
-/// the target directory, in sight.
-pub(crate) fn ensure(server: &Server, workspace: &Workspace) -> Result<()> {
-    let root = workspace.target().join(UNPACKED);
+/// Makes every server startable by the tests.
+pub(crate) fn ensure_all(workspace: &Workspace) -> Result<()> {
+    [&POSTGRES].into_iter().try_for_each(|server| ensure(server, workspace))
+}
+
+/// Whichever version the machine has, else its Debian packages, unpacked under the target directory, in sight.
+fn ensure(server: &Server, workspace: &Workspace) -> Result<()> {
+    let root = match is_open(workspace.target()) {
+        true => workspace.target().join(UNPACKED),
+        false => PathBuf::from(UNPACKED_BY_ROOT),
+    };
     if (server.is_in)(Path::new("/")) || (server.is_in)(&root) {
         return Ok(());
     }
@@ -61,6 +87,13 @@ pub(crate) fn ensure(server: &Server, workspace: &Workspace) -> Result<()> {
         true => Ok(()),
         false => bail!("the packages of {} hold no server", server.package),
     }
+}
+
+/// Whether the user that servers run as may enter the folder: whoever calls us, or `nobody` when that is root.
+fn is_open(folder: &Path) -> bool {
+    let may = |folder: &Path| folder.metadata().is_ok_and(|found| found.mode() & 0o001 != 0);
+    let is_root = Path::new("/proc/self").metadata().is_ok_and(|process| process.uid() == 0);
+    !is_root || folder.ancestors().all(may)
 }
 
 fn unpack(server: &Server, root: &Path) -> Result<()> {

@@ -121,7 +121,7 @@ fn cargo(workspace: &Workspace, arguments: &str) -> Result<Verdict> {
 
 fn nextest(workspace: &Workspace) -> Result<Verdict> {
     tools::ensure(&tools::NEXTEST, workspace)?;
-    servers::ensure(&servers::POSTGRES, workspace)?;
+    servers::ensure_all(workspace)?;
     let mut nextest = workspace.command("cargo");
     nextest.args(["nextest", "run", "--workspace", "--profile", "ci"]);
     // The servers are there: a test that does not find its own must not pass as skipped.

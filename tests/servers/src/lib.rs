@@ -15,7 +15,8 @@ mod postgres;
 mod process;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 pub use etcd::{Etcd, EtcdTls};
 pub use postgres::{Durability, Postgres, Setup};
@@ -25,6 +26,8 @@ pub const REQUIRED: &str = "KAPELL_TEST_SERVERS";
 
 /// Below the target directory: packages unpacked by `cargo xtask test`, as they would lie below `/`.
 const UNPACKED: &str = "tools/servers";
+/// The same where the target directory is root's own, and a server, which never runs as root, cannot enter it.
+const UNPACKED_BY_ROOT: &str = "/var/tmp/kapell-test-servers";
 
 /// Says that a test is skipped for want of `server`.
 ///
@@ -44,5 +47,11 @@ pub fn missing(server: &str) {
 /// below the target directory wherever that is.
 fn unpacked() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
-    program.ancestors().map(|folder| folder.join(UNPACKED)).find(|folder| folder.is_dir())
+    let below_target = program.ancestors().map(|folder| folder.join(UNPACKED));
+    let by_root = Path::new(UNPACKED_BY_ROOT).to_owned();
+    let is_ours = |folder: &PathBuf| {
+        let owner = folder.metadata().map(|metadata| metadata.uid());
+        owner.is_ok_and(|owner| folder != Path::new(UNPACKED_BY_ROOT) || owner == 0)
+    };
+    below_target.chain([by_root]).find(is_ours)
 }

@@ -5,7 +5,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,19 +25,12 @@ pub(crate) fn unprivileged(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
-    let setpriv = || {
-        let mut command = Command::new("setpriv");
-        command.arg(format!("--reuid={NOBODY}")).arg(format!("--regid={NOBODY}")).arg("--clear-groups");
-        command
-    };
-    let mut probe = setpriv();
-    probe.args(["test", "-x"]).arg(program).stderr(Stdio::null());
-    let mut command = setpriv();
-    if !probe.status().is_ok_and(|status| status.success()) {
-        // A target directory below /root: nobody still, but for the permissions of files.
-        command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
-    }
-    command.arg(program);
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={NOBODY}"))
+        .arg(format!("--regid={NOBODY}"))
+        .arg("--clear-groups")
+        .arg(program);
     command
 }
 
@@ -127,5 +120,6 @@ fn looks() -> impl Iterator<Item = ()> {
 
 #[expect(clippy::disallowed_methods, reason = "a test waits for another process, in a thread of its own")]
 fn pause() {
+    // why: nothing tells that another process is ready or gone
     std::thread::sleep(LOOK);
 }
