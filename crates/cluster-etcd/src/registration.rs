@@ -13,7 +13,7 @@ use crate::keys::Keys;
 use crate::view::{Base, View};
 
 /// This part of a lease is not used: clocks of two machines may not run equally fast, and who hears that the lease is
-/// over needs a moment to stop. Why: docs/adr/0005-cluster-in-etcd.md
+/// over needs a moment to stop. Why: docs/adr/0009-cluster-in-etcd.md
 const MARGIN_PART: u32 = 10;
 
 /// What was granted.
@@ -225,6 +225,7 @@ mod tests {
         let registration = registration();
         let start = Instant::now();
         let renew = async {
+            // why: the time itself is renewed, and it is virtual
             tokio::time::sleep(SECOND * 5).await;
             registration.renewed(start + SECOND * 5);
         };

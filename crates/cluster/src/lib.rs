@@ -38,6 +38,12 @@ impl NodeName {
         Name::new(text).map(NodeName)
     }
 
+    /// The only node of a cluster of one.
+    #[must_use]
+    pub fn local() -> NodeName {
+        NodeName(Name::default_namespace())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
