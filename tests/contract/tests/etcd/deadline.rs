@@ -85,6 +85,7 @@ async fn a_short_silence_harms_nobody() {
         let waiting = session.acquire(ShardId(1));
         // why: time is the point: half a lease of silence
         let (acquired, ()) = tokio::join!(waiting, async {
+            // why: the time that passes is what the deadline is about
             sleep(TTL / 2).await;
             gate.open();
         });
