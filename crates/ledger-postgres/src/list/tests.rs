@@ -82,14 +82,28 @@ fn queries() -> Vec<(RunQuery, Option<Place>)> {
     all
 }
 
-async fn check_runs(client: &Client) {
+/// What the server knows of the rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Statistics {
+    /// Nothing: it plans alike each time.
+    None,
+    /// A sample: which of two indexes that both serve costs less changes with it.
+    Sampled,
+}
+
+impl Plan {
+    /// Everything is looked up, by whichever index.
+    fn assert_indexed(&self) {
+        let scan = self.reads.iter().find(|read| read.contains(" Scan "));
+        assert_eq!(scan, None, "{}", self.text);
+    }
+}
+
+async fn check_runs(client: &Client, statistics: Statistics) {
     for (query, after) in queries() {
         let plan = plan(client, &runs(&query, after.as_ref(), 101)).await;
-        if query.entity.is_some() && query.key.is_some() {
-            // Both are narrow, and which of them is narrower is for the server to say.
-            let leads = ["run_entities_by_entity", "runs_by_key"];
-            assert!(leads.iter().any(|lead| plan.reads.contains(*lead)), "{query:?}\n{}", plan.text);
-            assert!(!plan.reads.iter().any(|read| read.starts_with("Seq Scan")), "{query:?}\n{}", plan.text);
+        plan.assert_indexed();
+        if statistics == Statistics::Sampled {
             continue;
         }
         // Questions are looked up for the rows of the page, the rows by their ids.
@@ -116,7 +130,7 @@ async fn check_runs(client: &Client) {
     }
 }
 
-async fn check_approvals(client: &Client) {
+async fn check_approvals(client: &Client, statistics: Statistics) {
     for bits in 0..8_u32 {
         let on = |bit: u32| bits & (1 << bit) != 0;
         let query = ApprovalQuery {
@@ -126,6 +140,10 @@ async fn check_approvals(client: &Client) {
             limit: 10,
         };
         let plan = plan(client, &approvals(&query, on(2).then(place).as_ref(), 101)).await;
+        plan.assert_indexed();
+        if statistics == Statistics::Sampled {
+            continue;
+        }
         let leads = match (query.run, &query.namespace) {
             (Some(_), _) => "approvals_pkey",
             (None, Some(_)) => "approvals_by_namespace",
@@ -143,10 +161,12 @@ async fn every_query_goes_through_the_index_that_is_meant() {
     let target = Target::new(&server.url(), &Jobs::new(), STEPS).unwrap();
     let client = target.open().await.unwrap();
     client.batch_execute(FILL).await.unwrap();
-    for statistics in ["", "VACUUM ANALYZE"] {
-        client.batch_execute(statistics).await.unwrap();
-        check_runs(&client).await;
-        check_approvals(&client).await;
+    for statistics in [Statistics::None, Statistics::Sampled] {
+        if statistics == Statistics::Sampled {
+            client.batch_execute("VACUUM ANALYZE").await.unwrap();
+        }
+        check_runs(&client, statistics).await;
+        check_approvals(&client, statistics).await;
         let one = RunId::new(ShardId(0), 1);
         for (statement, index) in [
             (run(one), "runs_pkey"),
