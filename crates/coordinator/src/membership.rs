@@ -2,7 +2,7 @@
 //!
 //! Owns: joining, joining again when the session was lost, and telling placement what the cluster says. Never: decides
 //! who owns what.
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use kapell_cluster::{Cluster, JoinError, Lost, Member, Session};
@@ -84,6 +84,10 @@ impl Membership {
     async fn follow(&self, session: &dyn Session) -> Lost {
         let (mut members, mut owners) = (session.members(), session.owners());
         let mut revisions = session.revisions();
+        if !revisions.borrow().is_empty() {
+            // What changed between the last look and the session was told to nobody here.
+            revisions.mark_changed();
+        }
         let mut lost = session.lost();
         loop {
             tokio::select! {
@@ -131,6 +135,5 @@ fn pause(error: &JoinError) -> Duration {
 }
 
 /// The counter that says that definitions changed.
-pub(crate) fn definitions_counter() -> Name {
-    Name::default_namespace()
-}
+pub(crate) static DEFINITIONS: LazyLock<Name> =
+    LazyLock::new(|| Name::new("definitions").expect("it is a name"));

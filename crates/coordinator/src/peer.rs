@@ -94,6 +94,11 @@ impl Peers {
         self.lock().routes.get(&shard) == Some(&Route::Here)
     }
 
+    /// Whether somebody owns the shard, as far as it is known.
+    pub(crate) fn is_owned(&self, shard: ShardId) -> bool {
+        !matches!(self.lock().routes.get(&shard), None | Some(Route::Nowhere))
+    }
+
     /// A channel to another node.
     pub(crate) async fn channel(&self, address: &str) -> Result<Channel, DialError> {
         if let Some(known) = self.lock().channels.get(address) {

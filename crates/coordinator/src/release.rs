@@ -11,7 +11,7 @@ use crate::calls::CallMessage;
 use crate::context;
 use crate::dispatch::DispatchMessage;
 use crate::links::Links;
-use crate::membership::definitions_counter;
+use crate::membership::DEFINITIONS;
 use crate::shard::{Output, Owed, Request, ShardArguments, ShardMessage, SubmitError, project};
 
 const BUMP: Job = Job { name: "tell of definitions", on_panic: OnDeath::Log };
@@ -64,7 +64,7 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
 fn tell_others(args: &ShardArguments) {
     let session = args.session.clone();
     args.runtime.jobs.spawn(BUMP, async move {
-        if let Err(error) = session.bump(&definitions_counter()).await {
+        if let Err(error) = session.bump(&DEFINITIONS).await {
             tracing::warn!(%error, "other nodes were not told of new definitions; they learn of them with the next");
         }
     });

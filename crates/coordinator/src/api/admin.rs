@@ -68,14 +68,14 @@ async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
     Some((answered.await.ok()?, mailbox.waiting()))
 }
 
-/// Entries that the ledger has not seen yet.
+/// Entries that the ledger has not seen yet, of the shards that say so in time.
 pub(super) async fn behind(parts: &Parts) -> u64 {
-    let asked = (0..parts.links.mailboxes().len()).map(|shard| stats(parts, shard));
-    // A shard on its way to another node does not answer; what it is behind is not worth the wait.
-    match tokio::time::timeout(BEHIND_WAIT_MAX, join_all(asked)).await {
-        Ok(all) => all.into_iter().flatten().map(|(stats, _)| stats.behind).sum(),
-        Err(_) => 0,
-    }
+    // A shard that nobody owns would keep the question until somebody does.
+    let owned =
+        (0..parts.links.mailboxes().len()).filter(|shard| parts.peers.is_owned(ShardId(*shard as u16)));
+    let asked = owned.map(|shard| tokio::time::timeout(BEHIND_WAIT_MAX, stats(parts, shard)));
+    let answered = join_all(asked).await;
+    answered.into_iter().filter_map(|stats| stats.ok().flatten()).map(|(stats, _)| stats.behind).sum()
 }
 
 /// The shards of this node.

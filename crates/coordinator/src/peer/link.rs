@@ -179,7 +179,8 @@ impl Open<'_> {
                     Ok(None) => return "it ended the stream".to_owned(),
                     Err(status) => return status.message().to_owned(),
                 },
-                () = self.link.work.notified(), if self.unanswered.len() < UNANSWERED_MAX => {
+                () = self.link.work.notified() => {
+                    self.let_go();
                     self.ask(&outbox);
                 }
                 () = sleep_until(again), if again_at.is_some() => {
@@ -190,39 +191,34 @@ impl Open<'_> {
         }
     }
 
-    /// Takes what waits in the mailboxes.
+    /// Takes what waits in the mailboxes, as far as more may be unanswered; the rest waits where its bound is.
     fn ask(&mut self, outbox: &Outbox) {
-        let (left, mailboxes) = {
-            let mut shards = self.link.lock();
-            (std::mem::take(&mut shards.left), shards.mailboxes.clone())
-        };
-        if !left.is_empty() {
-            self.give_up(&left);
-        }
-        let min_revision = self.link.definitions.in_force().revision;
+        let mailboxes = self.link.lock().mailboxes.clone();
         for (shard, mailbox) in mailboxes {
-            loop {
-                let requests = mailbox.take(TAKEN_AT_ONCE);
+            while self.unanswered.len() < UNANSWERED_MAX {
+                let room = UNANSWERED_MAX - self.unanswered.len();
+                let requests = mailbox.take(room.min(TAKEN_AT_ONCE));
                 if requests.is_empty() {
                     break;
                 }
-                for request in requests.into_iter().map(ask::begun) {
-                    let Some(what) = ask::what(&request) else {
-                        ask::drop_unanswered(request);
-                        continue;
-                    };
-                    let tag = self.next_tag;
-                    self.next_tag += 1;
-                    let ask = Ask { tag, shard: u32::from(shard.0), min_revision, what: Some(what) };
-                    if let Err(error) = outbox.push(Kind::Ask(ask)) {
-                        // Dropped: whoever asked is told that it was not done for want of an owner that takes it.
-                        tracing::error!(%shard, %error, "a request is too large for its owner");
-                        continue;
-                    }
-                    self.unanswered.insert(tag, Unanswered { shard, mailbox: mailbox.clone(), request });
+                for request in requests {
+                    self.ask_one(shard, &mailbox, ask::begun(request), outbox);
                 }
             }
         }
+    }
+
+    fn ask_one(&mut self, shard: ShardId, mailbox: &Arc<Mailbox>, request: Request, outbox: &Outbox) {
+        let Some(what) = ask::what(&request) else { return ask::drop_unanswered(request) };
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let min_revision = self.link.definitions.in_force().revision;
+        let ask = Ask { tag, shard: u32::from(shard.0), min_revision, what: Some(what) };
+        if let Err(error) = outbox.push(Kind::Ask(ask)) {
+            // Dropped: whoever asked is told that nobody knows, and the log why.
+            return tracing::error!(%shard, %error, "a request is too large for its owner");
+        }
+        self.unanswered.insert(tag, Unanswered { shard, mailbox: mailbox.clone(), request });
     }
 
     fn heard(&mut self, frame: PeerFrame, outbox: &Outbox) {
@@ -271,7 +267,11 @@ impl Open<'_> {
     }
 
     /// What is unanswered of shards that this node owns no more: their owner before may never answer.
-    fn give_up(&mut self, left: &[ShardId]) {
+    fn let_go(&mut self) {
+        let left = std::mem::take(&mut self.link.lock().left);
+        if left.is_empty() {
+            return;
+        }
         let gone = self.unanswered.extract_if(.., |_, unanswered| left.contains(&unanswered.shard));
         let repeated = gone.map(|(_, gone)| gone).filter(|gone| ask::may_be_repeated(&gone.request));
         self.returned.extend(repeated);

@@ -30,6 +30,9 @@ const WATCH: Job = Job { name: "watch for a peer", on_panic: OnDeath::Log };
 /// States that wait for a slow watcher.
 const WATCH_WAITING_MAX: usize = 64;
 
+/// Watches among which those that are over may be.
+const WATCHES_KEPT: usize = 64;
+
 /// Takes requests of other nodes.
 pub(crate) struct PeerServer {
     pub(crate) peers: Arc<Peers>,
@@ -58,6 +61,7 @@ impl PeerService for PeerServer {
             journal: self.journal.clone(),
             out,
             watches: BTreeMap::new(),
+            tidy_at: WATCHES_KEPT,
         };
         let rest = PeerFrame { messages: messages.collect() };
         self.peers.runtime.jobs.spawn(ASKS, served.serve(rest, frames));
@@ -84,6 +88,8 @@ struct Served {
     out: Outbox,
     /// Dropping one ends the watch.
     watches: BTreeMap<u64, oneshot::Sender<()>>,
+    /// With so many, those that are over are forgotten.
+    tidy_at: usize,
 }
 
 impl Served {
@@ -129,6 +135,10 @@ impl Served {
     fn watcher(&mut self, owed: Due) -> mpsc::Sender<v1::Run> {
         let (to, mut changes) = mpsc::channel(WATCH_WAITING_MAX);
         let (keep, mut forgotten) = oneshot::channel();
+        if self.watches.len() >= self.tidy_at {
+            self.watches.retain(|_, watch| !watch.is_closed());
+            self.tidy_at = (self.watches.len() * 2).max(WATCHES_KEPT);
+        }
         self.watches.insert(owed.tag, keep);
         self.peers.runtime.jobs.spawn(WATCH, async move {
             loop {

@@ -210,11 +210,12 @@ impl Placement {
     }
 
     /// The shard's actor died, or could not load it. It is started anew under the same epoch, unless `Fenced` says
-    /// that somebody else owns the shard by now.
+    /// that somebody else owns the shard by now, or this node is not to own it any more.
     pub(crate) fn died(&mut self, shard: ShardId, epoch: Epoch, why: Death) {
         let stage = self.stage(shard);
         let is_ours = stage == Stage::Loading(epoch) || stage == Stage::Held(epoch);
-        if stage == Stage::Leaving(epoch) || (is_ours && why == Death::Fenced) {
+        let is_given_up = why == Death::Fenced || !self.is_wanted(shard);
+        if stage == Stage::Leaving(epoch) || (is_ours && is_given_up) {
             self.free(shard, epoch);
         } else if is_ours {
             self.set(shard, Stage::Loading(epoch));

@@ -91,19 +91,15 @@ enum Statistics {
     Sampled,
 }
 
-impl Plan {
-    /// Everything is looked up, by whichever index.
-    fn assert_indexed(&self) {
-        let scan = self.reads.iter().find(|read| read.contains(" Scan "));
-        assert_eq!(scan, None, "{}", self.text);
-    }
-}
-
 async fn check_runs(client: &Client, statistics: Statistics) {
     for (query, after) in queries() {
         let plan = plan(client, &runs(&query, after.as_ref(), 101)).await;
-        plan.assert_indexed();
-        if statistics == Statistics::Sampled {
+        let reads: BTreeSet<&str> = plan.reads.iter().map(String::as_str).collect();
+        if statistics == Statistics::Sampled && query.entity.is_some() && query.key.is_some() {
+            // Both are narrow; by whichever it begins, the other narrows it further.
+            let by_key = BTreeSet::from(["approvals_pkey", "runs_pkey", "runs_by_key", "run_entities_pkey"]);
+            let by_entity = BTreeSet::from(["approvals_pkey", "runs_pkey", "run_entities_by_entity"]);
+            assert!(reads == by_key || reads == by_entity, "{query:?}\n{}", plan.text);
             continue;
         }
         // Questions are looked up for the rows of the page, the rows by their ids.
@@ -113,7 +109,6 @@ async fn check_runs(client: &Client, statistics: Statistics) {
             (None, Some(_)) => "runs_by_key",
             (None, None) => "runs_by_workflow",
         });
-        let reads: BTreeSet<&str> = plan.reads.iter().map(String::as_str).collect();
         assert_eq!(reads, wanted, "{query:?}\n{}", plan.text);
         let narrow = query.entity.is_some() || query.key.is_some();
         if narrow && query.namespace.is_some() {
@@ -140,16 +135,17 @@ async fn check_approvals(client: &Client, statistics: Statistics) {
             limit: 10,
         };
         let plan = plan(client, &approvals(&query, on(2).then(place).as_ref(), 101)).await;
-        plan.assert_indexed();
-        if statistics == Statistics::Sampled {
-            continue;
-        }
-        let leads = match (query.run, &query.namespace) {
+        let mut leads = vec![match (query.run, &query.namespace) {
             (Some(_), _) => "approvals_pkey",
             (None, Some(_)) => "approvals_by_namespace",
             (None, None) => "approvals_by_time",
-        };
-        assert_eq!(plan.reads, BTreeSet::from([leads.to_owned()]), "{query:?}\n{}", plan.text);
+        }];
+        if statistics == Statistics::Sampled && query.run.is_none() && query.namespace.is_some() {
+            // A third of all questions are the namespace's: in order of time they are found as soon.
+            leads.push("approvals_by_time");
+        }
+        let read: Vec<&str> = plan.reads.iter().map(String::as_str).collect();
+        assert!(leads.iter().any(|lead| read == [*lead]), "{query:?}\n{}", plan.text);
         let presorted = plan.text.contains("Presorted Key: accepted, run");
         assert!(presorted || query.run.is_some(), "it sorts all questions: {query:?}\n{}", plan.text);
     }

@@ -132,6 +132,18 @@ fn a_shard_that_dies_is_loaded_again_under_its_epoch_and_one_that_is_fenced_is_g
 }
 
 #[test]
+fn a_shard_that_cannot_be_loaded_does_not_keep_the_node_from_leaving() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a"]), Owners::new());
+    bench.placement.acquired(mine, Epoch(7));
+    bench.placement.leave();
+    bench.placement.acts();
+    bench.placement.died(mine, Epoch(7), Death::Failed);
+    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+}
+
+#[test]
 fn a_lost_session_ends_every_shard_and_the_next_one_waits_until_its_actor_is_gone() {
     let mut bench = Bench::held();
     let mine = bench.mine;
