@@ -1,0 +1,183 @@
+//! Coordinators that share shards.
+//!
+//! Owns: starting nodes over one etcd and one journal, each with a port and jobs of its own, and ending them as a
+//! deployment or as a crash would. Never: stands in for etcd or for the wire. The journal is the local one, held by all
+//! nodes of this process: what fences a stale owner is the same code.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_client::{Client, v1};
+use kapell_cluster::NodeName;
+use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
+use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
+use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
+use kapell_ledger_sqlite::SqliteLedger;
+use kapell_model::{Name, ShardCount};
+use kapell_runtime::Runtime;
+use kapell_tests_servers::Etcd;
+use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
+use tokio::time::{Instant, sleep};
+
+/// Shards of the store: several for each of three nodes.
+pub const SHARDS: u16 = 16;
+/// Lease of a node.
+pub const TTL: Duration = Duration::from_secs(2);
+/// Time for anything that must come to pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What several nodes have in common.
+pub struct Site {
+    etcd: Etcd,
+    stores: Stores,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// An empty store; `None`: there is no etcd, and it need not be there.
+    #[must_use]
+    pub fn new() -> Option<Site> {
+        let etcd = Etcd::start(1)?;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(folder.path()).unwrap();
+        let journal = LocalJournal::open(Arc::new(disk), Options::default(), Driver::Thread).unwrap();
+        let stores = Stores {
+            journal: Arc::new(journal),
+            ledger: Arc::new(SqliteLedger::in_memory().unwrap()),
+            cluster: cluster(&etcd, &Runtime::system()),
+        };
+        Some(Site { etcd, stores, _folder: folder })
+    }
+
+    /// A node that has joined, with the shards that it gets at first.
+    pub async fn node(&self, name: &str) -> Node {
+        let runtime = Runtime::system();
+        let options = CoordinatorOptions {
+            listen: "127.0.0.1:0".to_owned(),
+            node: NodeName::new(name).unwrap(),
+            shards: ShardCount::new(SHARDS).unwrap(),
+            heartbeat: Duration::from_millis(200),
+            lease: Duration::from_secs(1),
+            ..CoordinatorOptions::default()
+        };
+        let stores = Stores { cluster: cluster(&self.etcd, &runtime), ..self.stores.clone() };
+        let coordinator = Coordinator::start(options, stores, runtime.clone()).await.unwrap();
+        let address = coordinator.address().to_string();
+        let client = Client::connect(&address).await.unwrap().with_deadline(PATIENCE);
+        Node { name: name.to_owned(), address, client, coordinator, runtime }
+    }
+}
+
+fn cluster(etcd: &Etcd, runtime: &Runtime) -> Arc<EtcdCluster> {
+    let options = EtcdOptions::new(etcd.endpoints(), Name::new("tests").unwrap());
+    Arc::new(EtcdCluster::new(EtcdOptions { ttl: TTL, ..options }, runtime.clone()).unwrap())
+}
+
+/// One coordinator.
+pub struct Node {
+    /// What it is called.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Asks it.
+    pub client: Client,
+    coordinator: Coordinator,
+    runtime: Runtime,
+}
+
+impl Node {
+    /// Hands its shards over and ends.
+    pub async fn leave(self) {
+        self.coordinator.stop().await;
+    }
+
+    /// Falls silent at once, as a machine that hangs does: nothing is handed over, the lease is not renewed, and its
+    /// shards' actors are still there with the journal in their hands. Dropping the answer ends them.
+    pub fn hang(self) -> Coordinator {
+        self.runtime.jobs.stop("hangs");
+        self.coordinator
+    }
+
+    /// How many shards each node owns, as this one knows it, once every shard has one of these owners.
+    pub async fn owners(&self, nodes: &[&Node]) -> Vec<usize> {
+        let since = Instant::now();
+        loop {
+            let known = self.client.admin().cluster().await.unwrap();
+            let of = |node: &&Node| known.shards.iter().filter(|shard| shard.node == node.name).count();
+            let counts: Vec<usize> = nodes.iter().map(of).collect();
+            if counts.iter().sum::<usize>() == usize::from(SHARDS) && known.members.len() == nodes.len() {
+                return counts;
+            }
+            assert!(since.elapsed() < PATIENCE, "{known:?}");
+            // why: nothing tells that etcd's news has arrived
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Applies definitions here.
+    pub async fn apply(&self, text: &str) {
+        let file = v1::SourceFile { name: "all.yaml".to_owned(), text: text.to_owned() };
+        let request = v1::ApplyRequest { files: vec![file], dry_run: false };
+        let answer = self.client.resources().apply(request).await.unwrap();
+        assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+    }
+
+    /// Waits until this node knows a revision of the definitions.
+    pub async fn knows(&self, revision: u64) {
+        let since = Instant::now();
+        while self.client.admin().status().await.unwrap().revision < revision {
+            assert!(since.elapsed() < PATIENCE, "the definitions do not come");
+            // why: nothing tells that etcd's news has arrived
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts a run here; its shard follows from the key.
+    pub async fn start(&self, workflow: &str, key: u32) -> String {
+        let request = v1::StartRunRequest {
+            workflow: workflow.to_owned(),
+            input: format!("{{\"key\":\"k{key}\"}}"),
+            request_id: format!("{workflow}-{key}"),
+            ..v1::StartRunRequest::default()
+        };
+        self.client.runs().start(request).await.unwrap().run
+    }
+
+    /// The state of a run, asked here.
+    pub async fn state(&self, run: &str) -> v1::RunState {
+        self.client.runs().get(run).await.unwrap().state()
+    }
+
+    /// Waits until a run is in a state, asked here.
+    pub async fn reaches(&self, run: &str, state: v1::RunState) {
+        let since = Instant::now();
+        loop {
+            let now = self.client.runs().get(run).await;
+            if now.as_ref().is_ok_and(|now| now.state() == state) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{run} does not become {state:?}: {now:?}");
+            // why: what is waited for happens at another node
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the doctor finds nothing in the whole cluster.
+    pub async fn is_well(&self) {
+        let since = Instant::now();
+        loop {
+            let found = self.client.admin().doctor().await.unwrap().findings;
+            if found.is_empty() {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{found:?}");
+        }
+    }
+}
+
+/// A worker of several nodes.
+pub async fn worker(nodes: &[&Node]) -> WorkerHandle {
+    let mut options = WorkerOptions::new("worker");
+    options.coordinators = nodes.iter().map(|node| node.address.clone()).collect();
+    Worker::start(options, Runtime::system()).await.unwrap()
+}

@@ -1,0 +1,207 @@
+//! Two and three coordinators over a real etcd: requests at the wrong node, nodes that come, leave and hang.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kapell_client::v1::RunState;
+use kapell_client::{cloudevents, v1};
+use kapell_tests_cluster::{Node, SHARDS, Site, TTL, worker};
+use tokio::time::Instant;
+
+const DEFINITIONS: &str = r#"
+apiVersion: kapell.dev/v1
+kind: Specialist
+metadata: { name: clerk }
+spec:
+  skills:
+    - name: clerk.noop
+      rules: { rows: [{ then: { done: true } }] }
+---
+apiVersion: kapell.dev/v1
+kind: Workflow
+metadata: { name: task }
+spec:
+  key: "event.data.key"
+  steps: [{ id: one, skill: clerk.noop }]
+---
+apiVersion: kapell.dev/v1
+kind: Workflow
+metadata: { name: parked }
+spec:
+  key: "event.data.key"
+  steps:
+    - id: news
+      wait: { event: { type: com.example.news, correlate: "${event.data.key}", by: "event.data.key" } }
+---
+apiVersion: kapell.dev/v1
+kind: Workflow
+metadata: { name: parent }
+spec:
+  key: "event.data.key"
+  steps:
+    - id: child
+      workflow: task
+      with: { key: "${'child of ' + event.data.key}" }
+"#;
+
+/// Keys of so many runs: enough that every shard has some.
+const RUNS: u32 = 96;
+
+async fn two(site: &Site) -> (Node, Node) {
+    let (a, b) = tokio::join!(site.node("a"), site.node("b"));
+    let counts = a.owners(&[&a, &b]).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    assert_eq!(b.owners(&[&a, &b]).await, counts, "both know the same");
+    a.apply(DEFINITIONS).await;
+    b.knows(1).await;
+    (a, b)
+}
+
+async fn start_all(node: &Node, workflow: &str, keys: std::ops::Range<u32>) -> Vec<String> {
+    join_all(keys.map(|key| node.start(workflow, key))).await
+}
+
+async fn news(node: &Node, key: u32) -> u32 {
+    let json =
+        cloudevents::cloud_event::cloud_event_attribute_value::Attr::CeString("application/json".to_owned());
+    let json = cloudevents::cloud_event::CloudEventAttributeValue { attr: Some(json) };
+    let event = cloudevents::CloudEvent {
+        id: format!("news-{key}"),
+        source: "/test".to_owned(),
+        spec_version: "1.0".to_owned(),
+        r#type: "com.example.news".to_owned(),
+        data: Some(cloudevents::cloud_event::Data::TextData(format!("{{\"key\":\"k{key}\"}}"))),
+        attributes: [("datacontenttype".to_owned(), json)].into(),
+    };
+    let request = v1::PublishRequest { namespace: String::new(), events: vec![event] };
+    let answer = node.client.events().publish(request).await.unwrap();
+    assert!(answer.results[0].refusal.is_none(), "{answer:?}");
+    answer.results[0].delivered
+}
+
+fn steer(run: &str) -> v1::SteerRequest {
+    v1::SteerRequest { run: run.to_owned(), by: "ann".to_owned(), reason: "to see".to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_takes_any_request() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    let runs = start_all(&b, "parked", 0..RUNS).await;
+    assert_eq!(runs.iter().collect::<BTreeSet<_>>().len(), RUNS as usize);
+    assert_eq!(
+        start_all(&a, "parked", 0..RUNS).await,
+        runs,
+        "the same request meets its first self anywhere"
+    );
+    for (run, key) in runs.iter().zip(0..) {
+        let (here, there) = if key % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        here.reaches(run, RunState::Waiting).await;
+        here.client.runs().pause(steer(run)).await.unwrap();
+        assert_eq!(there.state(run).await, RunState::Paused);
+        there.client.runs().resume(steer(run)).await.unwrap();
+        assert_eq!(news(here, key).await, 1, "the event reaches the run wherever it is");
+        there.reaches(run, RunState::Completed).await;
+        assert!(here.client.runs().replay(run).await.unwrap().same);
+    }
+    assert_eq!(news(&a, 0).await, 0, "nobody waits for it any more");
+    a.is_well().await;
+    b.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_are_changed_anywhere_and_known_everywhere() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    for (node, other, revision) in [(&b, &a, 2), (&a, &b, 3)] {
+        let text = format!(
+            "{DEFINITIONS}\n---\napiVersion: kapell.dev/v1\nkind: Specialist\nmetadata: {{ name: s{revision} }}\nspec:\n  skills:\n    - name: s{revision}.noop\n      rules: {{ rows: [{{ then: {{}} }}] }}\n"
+        );
+        node.apply(&text).await;
+        other.knows(revision).await;
+    }
+    let kind =
+        v1::GetResourcesRequest { kind: "specialist".to_owned(), ..v1::GetResourcesRequest::default() };
+    let of = async |node: &Node| node.client.resources().get(kind.clone()).await.unwrap().resources;
+    assert_eq!(of(&a).await, of(&b).await);
+    assert_eq!(of(&a).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_done_for_both_nodes_and_children_live_where_they_live() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    let _worker = worker(&[&a, &b]).await;
+    let (tasks, parents) =
+        tokio::join!(start_all(&a, "task", 0..RUNS), start_all(&b, "parent", 1_000..1_000 + RUNS));
+    for run in tasks.iter().chain(&parents) {
+        b.reaches(run, RunState::Completed).await;
+    }
+    a.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_at_the_wrong_node_sees_the_end() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    let runs = start_all(&a, "parked", 0..8).await;
+    for (run, key) in runs.iter().zip(0..) {
+        for node in [&a, &b] {
+            node.reaches(run, RunState::Waiting).await;
+        }
+        let (mut at_a, mut at_b) =
+            (a.client.runs().watch(run).await.unwrap(), b.client.runs().watch(run).await.unwrap());
+        assert_eq!(news(&b, key).await, 1);
+        for changes in [&mut at_a, &mut at_b] {
+            let mut last = None;
+            while let Some(change) = changes.next().await.unwrap() {
+                last = Some(change.state());
+            }
+            assert_eq!(last, Some(RunState::Completed));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_gets_shards_and_one_that_leaves_gives_them_and_nothing_is_lost() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    let mut runs = start_all(&a, "parked", 0..RUNS).await;
+    let c = site.node("c").await;
+    let counts = a.owners(&[&a, &b, &c]).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    // While the shards of `b` move, others start runs: none is refused, none is lost.
+    let (more, ()) = tokio::join!(start_all(&c, "parked", RUNS..2 * RUNS), b.leave());
+    runs.extend(more);
+    let counts = a.owners(&[&a, &c]).await;
+    assert_eq!(counts.iter().sum::<usize>(), usize::from(SHARDS));
+    for (run, key) in runs.iter().zip(0..) {
+        c.reaches(run, RunState::Waiting).await;
+        assert_eq!(news(&a, key).await, 1, "{run} waits, and is reached once");
+        c.reaches(run, RunState::Completed).await;
+    }
+    a.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shards_of_a_node_that_hangs_are_taken_over_within_its_lease_and_their_runs_go_on() {
+    let Some(site) = Site::new() else { return };
+    let (a, b) = two(&site).await;
+    let runs = start_all(&a, "parked", 0..RUNS).await;
+    let since = Instant::now();
+    let _hanging = b.hang();
+    assert_eq!(a.owners(&[&a]).await, [usize::from(SHARDS)]);
+    // etcd looks for leases that ended twice a second, and then writes.
+    assert!(since.elapsed() < TTL + Duration::from_secs(3), "{:?}", since.elapsed());
+    for (run, key) in runs.iter().zip(0..) {
+        a.reaches(run, RunState::Waiting).await;
+        assert_eq!(news(&a, key).await, 1);
+        a.reaches(run, RunState::Completed).await;
+        assert!(
+            a.client.runs().replay(run).await.unwrap().same,
+            "the journal tells what the new owner knows"
+        );
+    }
+    a.is_well().await;
+}
