@@ -117,10 +117,16 @@ async fn open(registration: &Registration, turn: Turn, revision: i64) -> Result<
     check(&first)?;
     let now = first.header().map_or(0, etcd_client::ResponseHeader::revision);
     if first.created() && now + 1 < revision {
-        // It would be silent until it has caught up with a past that it never had.
-        return Err(End::Lost(Lost::Removed));
+        check_past(registration, revision).await?;
     }
     Ok(stream)
+}
+
+/// A member that only lags catches up. etcd that was set back would be silent until it has a past that it never had.
+async fn check_past(registration: &Registration, revision: i64) -> Result<(), End> {
+    let until = registration.valid_until();
+    let led = calls::get(&registration.endpoints, &registration.keys.base(), until).await?;
+    if led.revision + 1 < revision { Err(End::Lost(Lost::Removed)) } else { Ok(()) }
 }
 
 fn check(response: &WatchResponse) -> Result<(), End> {
