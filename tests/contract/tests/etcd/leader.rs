@@ -119,7 +119,7 @@ async fn a_leader_that_hangs_is_left() {
     sees_what_the_thawed_leader_does(&reached, sessions, expected[expected.len() - 2]).await;
 }
 
-/// Before 3.5.13 of etcd a leader that was away may end leases that its successor kept. Then the session is over, and says
+/// In etcd of before 2024 a leader that was away may end leases that its successor kept. Then the session is over, and says
 /// so; its node joins again.
 async fn sees_what_the_thawed_leader_does(reached: &Reached, sessions: [Arc<dyn Session>; 3], mut last: u64) {
     for (mut session, name) in sessions.into_iter().zip(["a", "b", "c"]) {
