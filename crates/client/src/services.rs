@@ -233,6 +233,11 @@ impl Admin {
         ask!(self.0, Repeat::Harmless, AdminServiceClient::doctor(v1::DoctorRequest::default()))
     }
 
+    /// Which nodes there are and who owns which shard.
+    pub async fn cluster(&self) -> Result<v1::ClusterResponse, ClientError> {
+        ask!(self.0, Repeat::Harmless, AdminServiceClient::cluster(v1::ClusterRequest {}))
+    }
+
     /// Drops the ledger and builds it anew from the journal.
     pub async fn rebuild_ledger(&self) -> Result<v1::RebuildLedgerResponse, ClientError> {
         ask!(

@@ -4,6 +4,7 @@
 mod admin;
 mod approvals;
 mod events;
+mod forward;
 mod http;
 mod resources;
 mod runs;
@@ -13,11 +14,14 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kapell_proto::peer::v1::peer_service_server::PeerServiceServer;
 use kapell_proto::v1;
 use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming};
+use kapell_wire::peer::ASK_FRAME_BYTES_MAX;
 use tonic::transport::Server;
 
 use crate::options::CoordinatorOptions;
+use crate::peer::PeerServer;
 use crate::root::Root;
 use crate::session::{ConnectorSessions, Liveness, WorkerSessions};
 
@@ -29,11 +33,40 @@ pub(crate) struct Parts {
     pub(crate) links: Arc<crate::links::Links>,
     pub(crate) definitions: Arc<crate::definitions::Definitions>,
     pub(crate) ingest: crate::ingest::Ingest,
+    pub(crate) peers: Arc<crate::peer::Peers>,
+    pub(crate) placement: ractor::ActorRef<crate::placement::PlacementMessage>,
     pub(crate) journal: Arc<dyn kapell_journal::Journal>,
     pub(crate) ledger: Arc<dyn kapell_ledger::Ledger>,
     pub(crate) runtime: Runtime,
     pub(crate) node: Arc<str>,
     pub(crate) started: kapell_model::Timestamp,
+}
+
+impl Parts {
+    fn of(root: &Root, options: &CoordinatorOptions, runtime: &Runtime) -> Parts {
+        Parts {
+            links: root.links.clone(),
+            definitions: root.definitions.clone(),
+            ingest: root.ingest.clone(),
+            peers: root.peers.clone(),
+            placement: root.placement(),
+            journal: root.stores.journal.clone(),
+            ledger: root.stores.ledger.clone(),
+            runtime: runtime.clone(),
+            node: options.node.as_str().into(),
+            started: runtime.clock.now(),
+        }
+    }
+
+    /// Waits until this node knows at least this revision of the definitions.
+    async fn follow(&self, revision: u64) -> Result<(), tonic::Status> {
+        if self.definitions.in_force().revision >= revision {
+            return Ok(());
+        }
+        let followed = self.definitions.follow(&*self.journal).await;
+        followed
+            .map_err(|error| tonic::Status::unavailable(format!("stored, but not read here yet: {error}")))
+    }
 }
 
 /// Serves until the node stops.
@@ -42,17 +75,8 @@ pub(crate) fn serve(
     root: &Root,
     options: &CoordinatorOptions,
     runtime: &Runtime,
-) {
-    let parts = Parts {
-        links: root.links.clone(),
-        definitions: root.definitions.clone(),
-        ingest: root.ingest.clone(),
-        journal: root.journal.clone(),
-        ledger: root.ledger.clone(),
-        runtime: runtime.clone(),
-        node: options.node.as_str().into(),
-        started: runtime.clock.now(),
-    };
+) -> Health {
+    let parts = Parts::of(root, options, runtime);
     let liveness = Liveness { heartbeat: options.heartbeat, lease: options.lease };
     let workers = WorkerSessions {
         links: parts.links.clone(),
@@ -66,8 +90,10 @@ pub(crate) fn serve(
         runtime: runtime.clone(),
         liveness,
     };
+    let peers = PeerServer { peers: parts.peers.clone(), journal: parts.journal.clone() };
     let mut routes = tonic::service::Routes::builder();
     routes
+        .add_service(PeerServiceServer::new(peers).max_decoding_message_size(ASK_FRAME_BYTES_MAX))
         .add_service(v1::worker_service_server::WorkerServiceServer::new(workers))
         .add_service(v1::connector_service_server::ConnectorServiceServer::new(connectors))
         .add_service(v1::event_service_server::EventServiceServer::new(events::Events(parts.clone())))
@@ -90,7 +116,6 @@ pub(crate) fn serve(
     let router = routes.routes().into_axum_router().merge(http::router(parts));
     let jobs = runtime.jobs.clone();
     runtime.jobs.spawn(SERVE, async move {
-        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let served = Server::builder()
             .accept_http1(true)
             .initial_stream_window_size(1 << 20)
@@ -105,4 +130,15 @@ pub(crate) fn serve(
             jobs.stop("api");
         }
     });
+    Health(health)
+}
+
+/// What the health service says.
+pub(crate) struct Health(tonic_health::server::HealthReporter);
+
+impl Health {
+    /// The node has its shards.
+    pub(crate) async fn ready(&self) {
+        self.0.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    }
 }

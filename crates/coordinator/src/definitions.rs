@@ -2,20 +2,27 @@
 //!
 //! Owns: turning the changes in the control shard's journal into a catalogue, and telling everybody of a new one.
 //! Never: accepts a set that does not hold together.
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt as _;
+use kapell_journal::{Journal, ReadError};
 use kapell_model::catalogue::Catalogue;
 use kapell_model::definition::{API_VERSION, Definition, Kind};
 use kapell_model::diagnostic::Diagnostic;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest, compile};
 use kapell_model::{Json, Name, RunId, ShardId, validate};
-use kapell_wire::{DefinitionRecord, DefinitionsImage};
+use kapell_wire::{
+    DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
+};
 use tokio::sync::watch;
+
+/// The shard that keeps the definitions.
+pub(crate) const CONTROL: ShardId = ShardId(0);
 
 /// The id under which the control shard keeps the definitions. No run has it: it has no entropy.
 pub(crate) fn control_run() -> RunId {
-    RunId::new(ShardId(0), 0)
+    RunId::new(CONTROL, 0)
 }
 
 /// One revision of all definitions.
@@ -49,7 +56,15 @@ type Place = (Kind, Name, Name);
 /// All revisions that still matter.
 pub struct Definitions {
     current: watch::Sender<Arc<InForce>>,
-    pinned: Mutex<BTreeMap<DefinitionDigest, Arc<CompiledWorkflow>>>,
+    pinned: Mutex<Pinned>,
+}
+
+/// Every version of a workflow that was ever in force and may have runs.
+#[derive(Default)]
+struct Pinned {
+    workflows: BTreeMap<DefinitionDigest, Arc<CompiledWorkflow>>,
+    /// Types of events that some run may wait for, in each namespace.
+    awaited: BTreeMap<Name, BTreeSet<String>>,
 }
 
 impl Default for Definitions {
@@ -72,13 +87,20 @@ impl Definitions {
     /// Puts changes in force that are on disk.
     pub fn apply(&self, changes: &[DefinitionRecord]) -> Result<(), Vec<Diagnostic>> {
         let before = self.in_force();
-        let mut documents: BTreeMap<Place, Definition> = BTreeMap::new();
-        for document in &before.documents {
-            if let Some(definition) = read(document) {
-                documents.insert(place(&definition), definition);
-            }
-        }
-        let mut revision = before.revision;
+        let stored = before.documents.iter().filter_map(read);
+        let documents = stored.map(|definition| (place(&definition), definition)).collect();
+        let after = self.fold(before.revision, documents, changes)?;
+        self.current.send_replace(Arc::new(after));
+        Ok(())
+    }
+
+    /// What follows when changes come on top of these documents.
+    fn fold(
+        &self,
+        mut revision: u64,
+        mut documents: BTreeMap<Place, Definition>,
+        changes: &[DefinitionRecord],
+    ) -> Result<InForce, Vec<Diagnostic>> {
         for change in changes {
             revision = revision.max(change.revision);
             let Some(definition) = read(&change.document) else {
@@ -88,11 +110,7 @@ impl Definitions {
                 );
                 continue;
             };
-            if let Definition::Workflow(workflow) = &definition
-                && let Ok(compiled) = compile(workflow)
-            {
-                self.pin(Arc::new(compiled));
-            }
+            self.pin_if_workflow(&definition);
             if change.removed {
                 documents.remove(&place(&definition));
             } else {
@@ -101,40 +119,107 @@ impl Definitions {
         }
         let texts = documents.values().map(text).collect();
         let catalogue = validate::catalogue(documents.into_values().collect())?;
-        self.current.send_replace(Arc::new(InForce { revision, catalogue, documents: texts }));
-        Ok(())
+        Ok(InForce { revision, catalogue, documents: texts })
+    }
+
+    fn pin_if_workflow(&self, definition: &Definition) {
+        if let Definition::Workflow(workflow) = definition
+            && let Ok(compiled) = compile(workflow)
+        {
+            self.pin(Arc::new(compiled));
+        }
     }
 
     fn pin(&self, workflow: Arc<CompiledWorkflow>) {
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        pinned.insert(workflow.digest, workflow);
+        let mut pinned = self.pinned();
+        let awaited = pinned.awaited.entry(workflow.namespace.clone()).or_default();
+        awaited.extend(workflow.awaited().map(str::to_owned));
+        pinned.workflows.insert(workflow.digest, workflow);
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a run may wait for events of the type. Most events only start runs, and need not be shown to every shard.
+    pub(crate) fn awaits(&self, namespace: &Name, event_type: &str) -> bool {
+        self.pinned().awaited.get(namespace).is_some_and(|types| types.contains(event_type))
     }
 
     /// The versions of workflows that are not in force any more, as documents.
     pub fn former(&self) -> Vec<Json> {
         let in_force = self.in_force();
-        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let former =
-            pinned.values().filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
+        let pinned = self.pinned();
+        let former = pinned
+            .workflows
+            .values()
+            .filter(|workflow| in_force.catalogue.by_digest(workflow.digest).is_none());
         former.map(|workflow| document_of(workflow)).collect()
     }
 
-    /// Takes in what the checkpoint of the control shard holds.
-    pub fn load(&self, image: DefinitionsImage) -> Result<(), Vec<Diagnostic>> {
-        for document in &image.former {
-            if let Some(Definition::Workflow(workflow)) = read(document)
-                && let Ok(compiled) = compile(&workflow)
-            {
-                self.pin(Arc::new(compiled));
+    /// Reads what the control shard holds by now.
+    pub(crate) async fn follow(&self, journal: &dyn Journal) -> Result<(), Unreadable> {
+        let (mut stored, mut changes) = (DefinitionsImage::default(), Vec::new());
+        let mut images = journal.images(CONTROL);
+        while let Some(image) = images.next().await {
+            let image = image?;
+            let Some(bytes) = image.state.filter(|_| image.run == control_run()) else { continue };
+            if let Image::Definitions(found) = decode_image(image.run, &bytes, self)? {
+                stored = found;
             }
         }
-        let revision = image.revision;
-        let records: Vec<DefinitionRecord> = image
-            .current
-            .into_iter()
-            .map(|document| DefinitionRecord { document, removed: false, revision })
-            .collect();
-        self.apply(&records)
+        for placed in journal.history(control_run()).await? {
+            if let (_, RecordBody::Definition(change)) = decode_record(&placed.record.payload, self)? {
+                changes.push(change);
+            }
+        }
+        self.adopt(stored, changes)
+    }
+
+    /// Puts in force what the control shard holds: its checkpoint, and what came after. What is known already stays as
+    /// it is when it is as new.
+    pub(crate) fn adopt(
+        &self,
+        stored: DefinitionsImage,
+        changes: Vec<DefinitionRecord>,
+    ) -> Result<(), Unreadable> {
+        for document in &stored.former {
+            if let Some(definition) = read(document) {
+                self.pin_if_workflow(&definition);
+            }
+        }
+        let revision = stored.revision;
+        let of_image = |document| DefinitionRecord { document, removed: false, revision };
+        let all: Vec<DefinitionRecord> = stored.current.into_iter().map(of_image).chain(changes).collect();
+        let read = self.fold(0, BTreeMap::new(), &all)?;
+        self.current.send_if_modified(|current| {
+            let is_newer = read.revision > current.revision;
+            if is_newer {
+                *current = Arc::new(read);
+            }
+            is_newer
+        });
+        Ok(())
+    }
+}
+
+/// Why the definitions in the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// What is stored does not mean anything to this program.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// They do not hold together.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unsound(Vec<Diagnostic>),
+}
+
+impl From<Vec<Diagnostic>> for Unreadable {
+    fn from(found: Vec<Diagnostic>) -> Unreadable {
+        Unreadable::Unsound(found)
     }
 }
 
@@ -149,7 +234,7 @@ fn document_of(workflow: &CompiledWorkflow) -> Json {
 
 impl kapell_wire::Definitions for Definitions {
     fn by_digest(&self, digest: DefinitionDigest) -> Option<Arc<CompiledWorkflow>> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
+        self.pinned().workflows.get(&digest).cloned()
     }
 }
 

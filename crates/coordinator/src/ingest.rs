@@ -183,6 +183,9 @@ impl Ingest {
 
     /// Any shard may hold a run that waits for the event.
     async fn deliver(&self, namespace: &Name, event: Event) -> Result<u32, Refused> {
+        if !self.definitions.awaits(namespace, &event.event_type) {
+            return Ok(0);
+        }
         let event = Arc::new(event);
         let mut answers = Vec::new();
         for mailbox in self.links.mailboxes().iter().filter(|mailbox| mailbox.has_waits()) {

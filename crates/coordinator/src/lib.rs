@@ -10,8 +10,11 @@ mod definitions;
 mod dispatch;
 mod ingest;
 mod links;
+mod membership;
 mod options;
 mod own_event;
+mod peer;
+mod placement;
 mod release;
 mod root;
 mod session;
@@ -19,15 +22,12 @@ mod shard;
 mod story;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use kapell_journal::Journal;
-use kapell_ledger::Ledger;
 use kapell_runtime::Runtime;
 
 pub use definitions::{Definitions, InForce};
 pub use options::{BadOptions, CoordinatorOptions};
-pub use root::StartError;
+pub use root::{StartError, Stores};
 
 /// A running coordinator.
 pub struct Coordinator {
@@ -37,21 +37,25 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Recovers every shard from the journal, then listens.
+    /// Serves, and recovers the shards that the cluster gives to this node from the journal: until then what is asked of
+    /// them waits.
     pub async fn start(
         options: CoordinatorOptions,
-        journal: Arc<dyn Journal>,
-        ledger: Arc<dyn Ledger>,
+        stores: Stores,
         runtime: Runtime,
     ) -> Result<Coordinator, StartError> {
-        let root = root::Root::start(&options, journal, ledger, &runtime).await?;
+        options.check()?;
         let listener = runtime
             .net
             .listen(&options.listen)
             .await
             .map_err(|source| StartError::Listen { address: options.listen.clone(), source })?;
         let address = listener.address();
-        api::serve(listener, &root, &options, &runtime);
+        let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
+        let root = root::Root::start(&options, advertised, stores, &runtime).await?;
+        let health = api::serve(listener, &root, &options, &runtime);
+        root.settled().await?;
+        health.ready().await;
         Ok(Coordinator { address, runtime, root })
     }
 
@@ -68,6 +72,7 @@ impl Coordinator {
 
     /// Stops. What was accepted is on disk already.
     pub async fn stop(self) {
+        self.root.leave().await;
         self.runtime.jobs.stop("shutdown");
         self.root.stop().await;
     }

@@ -1,6 +1,7 @@
 //! Options of a coordinator: raw as they are read, then proven.
 use std::time::Duration;
 
+use kapell_cluster::NodeName;
 use kapell_model::ShardCount;
 
 /// What a coordinator is told at its start.
@@ -8,8 +9,10 @@ use kapell_model::ShardCount;
 pub struct CoordinatorOptions {
     /// `HOST:PORT`; port 0 takes a free one.
     pub listen: String,
-    /// Name of the node, for people.
-    pub node: String,
+    /// Name of the node; no other node of the cluster has it.
+    pub node: NodeName,
+    /// `HOST:PORT` at which other nodes, workers and connectors reach it; `None`: where it listens.
+    pub advertise: Option<String>,
     /// Shards of the store; fixed when it is created.
     pub shards: ShardCount,
     /// Requests that wait in front of a shard.
@@ -52,7 +55,8 @@ impl Default for CoordinatorOptions {
     fn default() -> CoordinatorOptions {
         CoordinatorOptions {
             listen: "127.0.0.1:7700".to_owned(),
-            node: "local".to_owned(),
+            node: NodeName::local(),
+            advertise: None,
             shards: ShardCount::default(),
             mailbox_capacity: 16_384,
             heartbeat: Duration::from_secs(1),

@@ -11,8 +11,10 @@ use crate::calls::CallMessage;
 use crate::context;
 use crate::dispatch::DispatchMessage;
 use crate::links::Links;
+use crate::membership::definitions_counter;
 use crate::shard::{Output, Request, ShardArguments, ShardMessage, SubmitError, project};
 
+const BUMP: Job = Job { name: "tell of definitions", on_panic: OnDeath::Log };
 const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
 
 /// Sends each output on its way.
@@ -44,6 +46,7 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
                 if let Err(errors) = args.definitions.apply(&changes) {
                     tracing::error!(?errors, "stored definitions do not hold together");
                 }
+                tell_others(args);
             }
             Output::Project(batch) => project(args, myself, batch),
         }
@@ -55,6 +58,16 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
         args.links.tell_dispatch(DispatchMessage::CallNews(news));
     }
     calls.into_iter().for_each(|call| args.links.tell_calls(call));
+}
+
+/// Other nodes read them again.
+fn tell_others(args: &ShardArguments) {
+    let session = args.session.clone();
+    args.runtime.jobs.spawn(BUMP, async move {
+        if let Err(error) = session.bump(&definitions_counter()).await {
+            tracing::warn!(%error, "other nodes were not told of new definitions; they learn of them with the next");
+        }
+    });
 }
 
 fn start_child(links: &Arc<Links>, parent: ParentRef, start: crate::shard::StartRun) {

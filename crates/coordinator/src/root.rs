@@ -1,29 +1,35 @@
-//! The root of a coordinator's supervision tree.
+//! Everything that runs in a coordinator.
 //!
-//! Owns: starting the desks and the shards, loading a dead shard anew. Never: handles a request.
-use std::collections::BTreeMap;
+//! Owns: starting the parts in order, and stopping them. Never: handles a request.
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::future::join_all;
-use kapell_journal::{Journal, ReadError};
+use kapell_cluster::{Cluster, Member};
+use kapell_journal::Journal;
 use kapell_ledger::Ledger;
-use kapell_model::{ShardCount, ShardId};
-use kapell_runtime::{Job, OnDeath, Runtime};
-use kapell_wire::{DecodeError, Image, RecordBody, decode_image, decode_record};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use kapell_runtime::Runtime;
+use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 
-use crate::answer::answer;
-use crate::calls::{CallDesk, CallDeskArguments};
-use crate::definitions::{Definitions, control_run};
-use crate::dispatch::{Dispatcher, DispatcherArguments};
+use crate::definitions::{Definitions, Unreadable};
 use crate::ingest::Ingest;
 use crate::links::Links;
+use crate::membership::Membership;
 use crate::options::{BadOptions, CoordinatorOptions};
-use crate::shard::{Shard, ShardArguments, ShardRules};
+use crate::peer::Peers;
+use crate::placement::{PlacementMessage, Supervisor, SupervisorArguments};
+
+/// Where a coordinator keeps what it must not lose, and whom it shares it with.
+#[derive(Clone)]
+pub struct Stores {
+    /// The source of truth.
+    pub journal: Arc<dyn Journal>,
+    /// Its read model.
+    pub ledger: Arc<dyn Ledger>,
+    /// Who owns which shard.
+    pub cluster: Arc<dyn Cluster>,
+}
 
 /// Why a coordinator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,21 +48,10 @@ pub enum StartError {
     },
     /// The definitions in the journal cannot be read.
     #[error("the definitions cannot be read from the journal")]
-    Definitions(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Definitions(#[from] Unreadable),
     /// A shard cannot be recovered.
     #[error("a shard cannot be recovered: {0}")]
     Shard(String),
-}
-
-impl From<ReadError> for StartError {
-    fn from(error: ReadError) -> StartError {
-        StartError::Definitions(Box::new(error))
-    }
-}
-impl From<DecodeError> for StartError {
-    fn from(error: DecodeError) -> StartError {
-        StartError::Definitions(Box::new(error))
-    }
 }
 
 /// Everything that runs in a coordinator.
@@ -64,211 +59,77 @@ pub(crate) struct Root {
     pub(crate) links: Arc<Links>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) ingest: Ingest,
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) ledger: Arc<dyn Ledger>,
-    supervisor: ActorRef<SupervisorMessage>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) stores: Stores,
+    placement: ActorRef<PlacementMessage>,
 }
 
 impl Root {
+    /// Starts the parts; shards are loaded from now on. `address` is where others reach this node.
     pub(crate) async fn start(
         options: &CoordinatorOptions,
-        journal: Arc<dyn Journal>,
-        ledger: Arc<dyn Ledger>,
+        address: String,
+        stores: Stores,
         runtime: &Runtime,
     ) -> Result<Root, StartError> {
-        options.check()?;
         let definitions = Arc::new(Definitions::default());
-        load_definitions(&*journal, &definitions).await?;
+        definitions.follow(&*stores.journal).await?;
         let links = Arc::new(Links::new(options.shards, options.mailbox_capacity));
+        let peers = Arc::new(Peers::new(options, links.clone(), definitions.clone(), runtime.clone()));
         let args = SupervisorArguments {
             options: options.clone(),
-            journal: journal.clone(),
-            ledger: ledger.clone(),
+            journal: stores.journal.clone(),
+            ledger: stores.ledger.clone(),
             links: links.clone(),
             definitions: definitions.clone(),
+            peers: peers.clone(),
             runtime: runtime.clone(),
         };
-        let (supervisor, _) = Actor::spawn(None, Supervisor, args)
+        let (placement, _) = Actor::spawn(None, Supervisor, args)
             .await
             .map_err(|error| StartError::Shard(error.to_string()))?;
+        let member =
+            Member { node: options.node.clone(), address, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let membership = Membership {
+            cluster: stores.cluster.clone(),
+            member,
+            shards: options.shards,
+            journal: stores.journal.clone(),
+            definitions: definitions.clone(),
+            placement: placement.clone(),
+            runtime: runtime.clone(),
+        };
+        membership.keep();
         let ingest =
             Ingest { links: links.clone(), definitions: definitions.clone(), shards: options.shards };
-        Ok(Root { links, definitions, ingest, journal, ledger, supervisor })
+        Ok(Root { links, definitions, ingest, peers, stores, placement })
+    }
+
+    /// Waits until every shard of this node is loaded.
+    pub(crate) async fn settled(&self) -> Result<(), StartError> {
+        let (reply, settled) = oneshot::channel();
+        drop(self.placement.cast(PlacementMessage::Settle(reply)));
+        let settled = settled.await.unwrap_or_else(|_| Err("placement died".to_owned()));
+        settled.map_err(StartError::Shard)
+    }
+
+    pub(crate) fn placement(&self) -> ActorRef<PlacementMessage> {
+        self.placement.clone()
+    }
+
+    /// Hands the shards over to other nodes, if there are any.
+    pub(crate) async fn leave(&self) {
+        let (reply, left) = oneshot::channel();
+        drop(self.placement.cast(PlacementMessage::Leave(reply)));
+        if left.await.is_err() {
+            tracing::warn!("placement died before everything was handed over");
+        }
     }
 
     pub(crate) async fn stop(self) {
         // What the shards had not stored was not answered; a stopped one loses nothing.
-        if let Err(error) = self.supervisor.stop_and_wait(None, Some(Duration::from_secs(5))).await {
+        if let Err(error) = self.placement.stop_and_wait(None, Some(Duration::from_secs(5))).await {
             tracing::warn!(%error, "the supervisor did not stop in time");
         }
-    }
-}
-
-/// Reads the control shard: first its checkpoint, then what came after.
-async fn load_definitions(journal: &dyn Journal, definitions: &Definitions) -> Result<(), StartError> {
-    let control = ShardId(0);
-    let together = |errors: Vec<kapell_model::diagnostic::Diagnostic>| {
-        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        StartError::Definitions(text.into())
-    };
-    let mut images = journal.images(control);
-    while let Some(image) = images.next().await {
-        let image = image?;
-        let Some(bytes) = image.state.filter(|_| image.run == control_run()) else { continue };
-        if let Image::Definitions(stored) = decode_image(image.run, &bytes, definitions)? {
-            definitions.load(stored).map_err(together)?;
-        }
-    }
-    let mut changes = Vec::new();
-    for placed in journal.history(control_run()).await? {
-        if let (_, RecordBody::Definition(change)) = decode_record(&placed.record.payload, definitions)? {
-            changes.push(change);
-        }
-    }
-    definitions.apply(&changes).map_err(together)
-}
-
-struct Supervisor;
-
-enum SupervisorMessage {
-    /// Load a shard again after its actor died.
-    Restart(ShardId),
-}
-
-struct SupervisorArguments {
-    options: CoordinatorOptions,
-    journal: Arc<dyn Journal>,
-    ledger: Arc<dyn Ledger>,
-    links: Arc<Links>,
-    definitions: Arc<Definitions>,
-    runtime: Runtime,
-}
-
-struct Supervised {
-    args: SupervisorArguments,
-    shards: BTreeMap<ActorId, ShardId>,
-}
-
-/// Whoever waits for it is told when it died.
-const LOAD: Job = Job { name: "load a shard", on_panic: OnDeath::Log };
-/// Pause before a shard that died is loaded again.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
-
-impl Actor for Supervisor {
-    type Msg = SupervisorMessage;
-    type State = Supervised;
-    type Arguments = SupervisorArguments;
-
-    async fn pre_start(
-        &self,
-        myself: ActorRef<SupervisorMessage>,
-        args: SupervisorArguments,
-    ) -> Result<Supervised, ActorProcessingErr> {
-        let cell = myself.get_cell();
-        let (links, lease) = (args.links.clone(), args.options.lease);
-        let desk = CallDeskArguments { links: links.clone(), definitions: args.definitions.clone(), lease };
-        let dispatcher = DispatcherArguments {
-            links: links.clone(),
-            definitions: args.definitions.clone(),
-            runtime: args.runtime.clone(),
-            lease,
-        };
-        let (dispatch, _) = Actor::spawn_linked(None, Dispatcher, dispatcher, cell.clone()).await?;
-        let (calls, _) = Actor::spawn_linked(None, CallDesk, desk, cell.clone()).await?;
-        links.connect(dispatch, calls);
-        let mut supervised = Supervised { args, shards: BTreeMap::new() };
-        let shards: ShardCount = supervised.args.options.shards;
-        // Each in a job of its own: loading is work for all cores.
-        let loading: Vec<_> = shards.iter().map(|shard| supervised.load(shard, cell.clone())).collect();
-        for loaded in join_all(loading).await {
-            let (actor, shard) = loaded?;
-            supervised.shards.insert(actor, shard);
-        }
-        Ok(supervised)
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<SupervisorMessage>,
-        message: SupervisorMessage,
-        supervised: &mut Supervised,
-    ) -> Result<(), ActorProcessingErr> {
-        let SupervisorMessage::Restart(shard) = message;
-        match supervised.load(shard, myself.get_cell()).await {
-            Ok((actor, shard)) => {
-                supervised.shards.insert(actor, shard);
-            }
-            Err(error) => {
-                tracing::error!(%shard, %error, "a shard cannot be loaded; it is tried again");
-                myself.send_after(RESTART_PAUSE * 5, move || SupervisorMessage::Restart(shard));
-            }
-        }
-        Ok(())
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        myself: ActorRef<SupervisorMessage>,
-        event: SupervisionEvent,
-        supervised: &mut Supervised,
-    ) -> Result<(), ActorProcessingErr> {
-        let SupervisionEvent::ActorFailed(who, error) = event else { return Ok(()) };
-        match supervised.shards.remove(&who.get_id()) {
-            Some(shard) => {
-                tracing::error!(%shard, %error, "a shard died; it is loaded again from the journal");
-                myself.send_after(RESTART_PAUSE, move || SupervisorMessage::Restart(shard));
-            }
-            None => {
-                // A desk knows who holds what; without it, only a restart of the node asks everybody again.
-                tracing::error!(%error, "a desk died; the node stops");
-                supervised.args.runtime.jobs.stop("desk");
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Supervised {
-    /// Starts the shard's actor, which loads it.
-    fn load(
-        &self,
-        shard: ShardId,
-        cell: ActorCell,
-    ) -> impl Future<Output = Result<(ActorId, ShardId), ActorProcessingErr>> + use<> {
-        let args = self.arguments(shard);
-        let jobs = self.args.runtime.jobs.clone();
-        async move {
-            let (reply, loaded) = oneshot::channel();
-            let args = args.ok_or("a shard without a mailbox")?;
-            jobs.spawn(
-                LOAD,
-                async move { answer(reply, Actor::spawn_linked(None, Shard, args, cell).await) },
-            );
-            let (actor, _) = loaded.await.map_err(|_| "loading it was given up")??;
-            Ok((actor.get_id(), shard))
-        }
-    }
-
-    fn arguments(&self, shard: ShardId) -> Option<ShardArguments> {
-        let options = &self.args.options;
-        let rules = ShardRules {
-            shard,
-            shards: options.shards,
-            dedupe_window: options.dedupe_window,
-            dedupe_runs_max: options.dedupe_runs_max,
-            live_runs_max: options.live_runs_max,
-            checkpoint_entries: options.checkpoint_entries,
-            checkpoint_every: options.checkpoint_every,
-            history_entries: options.history_entries,
-        };
-        Some(ShardArguments {
-            rules,
-            journal: self.args.journal.clone(),
-            ledger: self.args.ledger.clone(),
-            mailbox: self.args.links.shard(shard).cloned()?,
-            links: self.args.links.clone(),
-            definitions: self.args.definitions.clone(),
-            runtime: self.args.runtime.clone(),
-        })
     }
 }

@@ -4,6 +4,7 @@
 //! answer and release". Never: lets anything leave before its entries are on disk.
 mod actor;
 mod audit;
+mod changed;
 mod ended;
 mod keys;
 mod load;
@@ -17,7 +18,7 @@ mod view;
 mod waits;
 
 pub(crate) use actor::{Shard, ShardArguments, project};
-pub(crate) use load::{Told, fold, rebuild};
+pub(crate) use load::{LoadError, Told, fold, rebuild};
 pub(crate) use mailbox::{Busy, Mailbox};
 pub(crate) use message::{
     Audit, Delivered, Origin, Output, Reply, Request, ShardMessage, StartRun, Started, Stats, SubmitError,

@@ -4,6 +4,7 @@
 mod admin;
 mod approvals;
 mod args;
+mod cluster;
 mod connection;
 mod events;
 mod failure;

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use kapell_cluster::{NodeName, Solo};
 use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
-use kapell_coordinator::{Coordinator, CoordinatorOptions};
+use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::ShardCount;
@@ -89,14 +90,16 @@ async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> 
     let ledger = SqliteLedger::open(&settings.ledger_file(), Mode::Thread)?;
     let options = CoordinatorOptions {
         listen: settings.listen.clone(),
-        node: settings.node.clone(),
+        node: NodeName::new(&settings.node)?,
         shards: ShardCount::new(shards).context("a store needs at least one shard")?,
         heartbeat: settings.heartbeat.get(),
         lease: settings.lease.get(),
         dedupe_window: settings.dedupe_window.get(),
         ..CoordinatorOptions::default()
     };
-    Ok(Coordinator::start(options, Arc::new(journal), Arc::new(ledger), runtime).await?)
+    let stores =
+        Stores { journal: Arc::new(journal), ledger: Arc::new(ledger), cluster: Arc::new(Solo::new()) };
+    Ok(Coordinator::start(options, stores, runtime).await?)
 }
 
 async fn start_worker(settings: &MemberSettings, runtime: Runtime) -> anyhow::Result<WorkerHandle> {

@@ -188,6 +188,21 @@ pub struct CompensateRule {
     pub input: Template,
 }
 
+impl CompiledWorkflow {
+    /// CloudEvents types that its steps or its outcome wait for.
+    pub fn awaited(&self) -> impl Iterator<Item = &str> {
+        let steps = self.plan.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::Event { event_type, .. } => Some(&**event_type),
+            StepKind::Task { .. }
+            | StepKind::Approval { .. }
+            | StepKind::Sleep { .. }
+            | StepKind::Until { .. }
+            | StepKind::Subworkflow { .. } => None,
+        });
+        steps.chain(self.outcome.iter().map(|outcome| outcome.event_type.as_str()))
+    }
+}
+
 impl Plan {
     /// The step at a position.
     #[must_use]

@@ -14,6 +14,11 @@ mod generated {
                 tonic::include_proto!("kapell.journal.v1");
             }
         }
+        pub mod peer {
+            pub mod v1 {
+                tonic::include_proto!("kapell.peer.v1");
+            }
+        }
     }
     pub mod io {
         pub mod cloudevents {
@@ -28,6 +33,8 @@ mod generated {
 pub use generated::io::cloudevents::v1 as cloudevents;
 /// What is on disk.
 pub use generated::kapell::journal::v1 as journal;
+/// What coordinators of one cluster say to each other.
+pub use generated::kapell::peer;
 /// The API, the worker stream and the connector stream.
 pub use generated::kapell::v1;
 

@@ -1,8 +1,8 @@
 //! Entries of runs, as they are stored.
 //!
 //! Owns: the parts that entries and images share. The tables are in `write` and `read`.
-mod read;
-mod write;
+pub(crate) mod read;
+pub(crate) mod write;
 
 pub(crate) use read::{
     accepted as accepted_from, from_proto, question as question_from, verdict_of as outcome_from,

@@ -1,8 +1,9 @@
-//! Why stored bytes cannot be read.
+//! Why what was stored or sent cannot be read.
 use kapell_kernel::BadImage;
 use kapell_model::plan::DefinitionDigest;
 
-/// Why stored bytes cannot be read. Nothing is ever skipped: a shard whose journal holds such bytes is not served.
+/// Why what was stored, or sent by a peer, cannot be read. Nothing is ever skipped: a shard whose journal holds such
+/// bytes is not served, and an ask that holds such a value is not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// No protobuf, or text in it that is not UTF-8; the source says where.

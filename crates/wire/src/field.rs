@@ -1,8 +1,9 @@
-//! Reading one field of a stored message: each reader says which field it could not read.
+//! Reading one field of a stored or sent message: each reader says which field it could not read.
 use std::sync::Arc;
 
 use kapell_kernel::{ErrorClass, TaskError, UnitId};
 use kapell_model::definition::EffectClass;
+use kapell_model::plan::DefinitionDigest;
 use kapell_model::{Json, RunId, Timestamp, ToolRef};
 use kapell_proto::v1;
 
@@ -32,6 +33,17 @@ pub(crate) fn json(field: Field, text: &str) -> Result<Json, DecodeError> {
     Ok(Json::trusted(text))
 }
 
+/// How a field that holds JSON is read: [`json`] from the journal, [`sent_json`] from a peer.
+pub(crate) type ReadJson = fn(Field, &str) -> Result<Json, DecodeError>;
+
+/// JSON that came over the network: parsed, for no checksum of ours stands between it and whoever sent it.
+pub(crate) fn sent_json(field: Field, text: &str) -> Result<Json, DecodeError> {
+    if text.is_empty() {
+        return Err(DecodeError::Missing { field });
+    }
+    Json::parse(text).map_err(|_| DecodeError::NotJson { field })
+}
+
 pub(crate) fn json_option(field: Field, text: Option<&str>) -> Result<Option<Json>, DecodeError> {
     text.map(|text| json(field, text)).transpose()
 }
@@ -49,13 +61,7 @@ pub(crate) fn unit(field: Field, unit: Option<v1::UnitId>) -> Result<UnitId, Dec
 }
 
 pub(crate) fn run(field: Field, bytes: &[u8]) -> Result<RunId, DecodeError> {
-    match <[u8; 16]>::try_from(bytes) {
-        Ok(bytes) => Ok(RunId::from_bytes(bytes)),
-        Err(_) if bytes.is_empty() => Err(DecodeError::Missing { field }),
-        Err(_) => {
-            Err(DecodeError::Damaged { field, reason: format!("it has {} bytes, not 16", bytes.len()) })
-        }
-    }
+    sixteen(field, bytes).map(RunId::from_bytes)
 }
 
 pub(crate) fn tool(field: Field, text: &str) -> Result<ToolRef, DecodeError> {
@@ -86,5 +92,25 @@ fn class(field: Field, value: i32) -> Result<ErrorClass, DecodeError> {
         Some(class) => Ok(class),
         None if value == 0 => Err(DecodeError::Missing { field }),
         None => Err(DecodeError::UnknownValue { field, value }),
+    }
+}
+
+/// A number of things that fits into this machine's memory.
+pub(crate) fn count(field: Field, value: u64) -> Result<usize, DecodeError> {
+    usize::try_from(value)
+        .map_err(|_| DecodeError::Damaged { field, reason: format!("{value} is more than can be") })
+}
+
+pub(crate) fn digest(field: Field, bytes: &[u8]) -> Result<DefinitionDigest, DecodeError> {
+    sixteen(field, bytes).map(DefinitionDigest)
+}
+
+fn sixteen(field: Field, bytes: &[u8]) -> Result<[u8; 16], DecodeError> {
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(bytes) => Ok(bytes),
+        Err(_) if bytes.is_empty() => Err(DecodeError::Missing { field }),
+        Err(_) => {
+            Err(DecodeError::Damaged { field, reason: format!("it has {} bytes, not 16", bytes.len()) })
+        }
     }
 }

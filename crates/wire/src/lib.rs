@@ -1,4 +1,5 @@
-//! The only place that encodes and decodes: journal records, images of runs, references on the streams, CloudEvents.
+//! The only place that encodes and decodes: journal records, images of runs, references on the streams, CloudEvents,
+//! what coordinators say to each other.
 //!
 //! Owns: the conversions between `proto` and the types of `model` and `kernel`, and the promise that old bytes stay
 //! readable (`docs/adr/0003-journal-compatibility.md`). Never: does I/O, decides what a value means, or skips what it
@@ -8,6 +9,7 @@ mod entry;
 mod error;
 mod field;
 mod image;
+pub mod peer;
 mod plan;
 mod record;
 pub mod task;

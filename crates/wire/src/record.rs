@@ -13,7 +13,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::entry;
 use crate::error::DecodeError;
-use crate::field;
+use crate::field::{self, ReadJson};
 
 /// The definitions that runs may be pinned to.
 pub trait Definitions {
@@ -57,11 +57,7 @@ pub fn encode_record(at: Timestamp, body: RecordRef<'_>) -> Bytes {
         RecordRef::Entry(entry) => {
             proto::record::Kind::Entry(proto::Entry { kind: Some(entry::to_proto(entry)) })
         }
-        RecordRef::Definition(definition) => proto::record::Kind::Definition(proto::Definition {
-            document: definition.document.as_str().to_owned(),
-            removed: definition.removed,
-            revision: definition.revision,
-        }),
+        RecordRef::Definition(definition) => proto::record::Kind::Definition(definition_to(definition)),
     };
     proto::Record { at_ms: at.0, kind: Some(kind) }.encode_to_vec().into()
 }
@@ -77,14 +73,31 @@ pub fn decode_record(
             let kind = entry.kind.ok_or_else(|| nothing_known(bytes, &[1]))?;
             RecordBody::Entry(entry::from_proto(kind, definitions)?)
         }
-        Some(proto::record::Kind::Definition(definition)) => RecordBody::Definition(DefinitionRecord {
-            document: field::json("Definition.document", &definition.document)?,
-            removed: definition.removed,
-            revision: definition.revision,
-        }),
+        Some(proto::record::Kind::Definition(definition)) => {
+            RecordBody::Definition(definition_from(&definition, field::json)?)
+        }
         None => return Err(nothing_known(bytes, &[])),
     };
     Ok((Timestamp(record.at_ms), body))
+}
+
+pub(crate) fn definition_to(definition: &DefinitionRecord) -> proto::Definition {
+    proto::Definition {
+        document: definition.document.as_str().to_owned(),
+        removed: definition.removed,
+        revision: definition.revision,
+    }
+}
+
+pub(crate) fn definition_from(
+    definition: &proto::Definition,
+    json: ReadJson,
+) -> Result<DefinitionRecord, DecodeError> {
+    Ok(DefinitionRecord {
+        document: json("Definition.document", &definition.document)?,
+        removed: definition.removed,
+        revision: definition.revision,
+    })
 }
 
 /// Reads a message, and refuses one with more in it than this program would write.

@@ -142,9 +142,13 @@ pub(crate) fn unit_of(unit: &v1::UnitId) -> UnitId {
 /// An error as it is sent and stored. A wait is rounded up to whole milliseconds.
 #[must_use]
 pub fn error_to(error: &TaskError) -> v1::TaskError {
-    let retry_after_ms =
-        error.retry_after.map(|wait| u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+    let retry_after_ms = error.retry_after.map(millis_up);
     v1::TaskError { class: class_to(error.class).into(), message: error.message.clone(), retry_after_ms }
+}
+
+/// Never earlier than asked.
+pub(crate) fn millis_up(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// An error from outside; its message is cut at the limit.

@@ -213,14 +213,14 @@ impl Client {
         ensure!(accepted == count, "{accepted} of {count} events are accepted");
         let mut admin = AdminServiceClient::new(channel);
         if !live.is_empty() && self.world.lock().healed {
-            let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
+            let doctor = admin.doctor(v1::DoctorRequest::default()).await?.into_inner();
             bail!("runs have not ended: {live:?}; the doctor finds {:?}", doctor.findings);
         }
         ensure!(live.is_empty(), "{} runs have not ended", live.len());
         let status = admin.status(v1::StatusRequest {}).await?.into_inner();
         let live: u64 = status.shards.iter().map(|shard| shard.live_runs).sum();
         ensure!(live == parked, "the shards say that {live} runs are live, not {parked}");
-        let doctor = admin.doctor(v1::DoctorRequest {}).await?.into_inner();
+        let doctor = admin.doctor(v1::DoctorRequest::default()).await?.into_inner();
         ensure!(doctor.findings.is_empty(), "the doctor finds {:?}", doctor.findings);
         if self.mix.is_wide && self.world.lock().restarted {
             ensure!(status.ledger_behind == 0, "the ledger is {} entries behind", status.ledger_behind);

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kapell_cluster::{NodeName, Solo};
 use kapell_connector::{Connector, ConnectorOptions};
-use kapell_coordinator::{Coordinator, CoordinatorOptions};
+use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal_local::fault::FaultDisk;
 use kapell_journal_local::{Driver, LocalJournal, Options};
 use kapell_ledger::Ledger;
@@ -79,7 +80,7 @@ async fn coordinate(site: &Site) -> anyhow::Result<()> {
     let journal = LocalJournal::open(Arc::new(disk), options, Driver::Inline)?;
     let mut options = CoordinatorOptions {
         listen: "0.0.0.0:7700".to_owned(),
-        node: "coord".to_owned(),
+        node: NodeName::new("coord")?,
         shards: ShardCount::new(4).unwrap_or_default(),
         heartbeat: Duration::from_millis(300),
         lease: Duration::from_millis(1_500),
@@ -90,9 +91,12 @@ async fn coordinate(site: &Site) -> anyhow::Result<()> {
         options.checkpoint_every = keep.every;
         options.history_entries = keep.history;
     }
-    let coordinator =
-        Coordinator::start(options, Arc::new(journal), site.ledger.open(site.seed, site.mix), runtime)
-            .await?;
+    let stores = Stores {
+        journal: Arc::new(journal),
+        ledger: site.ledger.open(site.seed, site.mix),
+        cluster: Arc::new(Solo::new()),
+    };
+    let coordinator = Coordinator::start(options, stores, runtime).await?;
     let why = coordinator.stopped().await;
     anyhow::bail!("job `{why}` died")
 }

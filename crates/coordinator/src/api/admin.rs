@@ -1,6 +1,8 @@
 //! What operators ask of a node.
+use futures::future::join_all;
 use kapell_model::{RunId, Seq, ShardId};
 use kapell_proto::v1;
+use kapell_proto::v1::admin_service_client::AdminServiceClient;
 use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::oneshot;
 use tonic::{Request as GrpcRequest, Response, Status};
@@ -9,6 +11,7 @@ use super::{Parts, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
+use crate::placement::{Known, PlacementMessage};
 use crate::shard::{Audit, Request, Stats, SubmitError};
 
 /// What operators ask of a node.
@@ -29,9 +32,20 @@ impl v1::admin_service_server::AdminService for Admin {
 
     async fn doctor(
         &self,
-        _: GrpcRequest<v1::DoctorRequest>,
+        request: GrpcRequest<v1::DoctorRequest>,
     ) -> Result<Response<v1::DoctorResponse>, Status> {
-        doctor(&self.0).await.map(Response::new)
+        let mut answer = doctor(&self.0).await?;
+        if !request.into_inner().this_node_only {
+            ask_others(&self.0, &mut answer).await?;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn cluster(
+        &self,
+        _: GrpcRequest<v1::ClusterRequest>,
+    ) -> Result<Response<v1::ClusterResponse>, Status> {
+        cluster(&self.0).await.map(Response::new)
     }
 
     async fn rebuild_ledger(
@@ -42,6 +56,9 @@ impl v1::admin_service_server::AdminService for Admin {
     }
 }
 
+/// Time to find out how far the ledger is behind.
+const BEHIND_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
 async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
     let mailbox = parts.links.mailboxes().get(shard)?;
     let (reply, answered) = oneshot::channel();
@@ -51,11 +68,17 @@ async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
 
 /// Entries that the ledger has not seen yet.
 pub(super) async fn behind(parts: &Parts) -> u64 {
-    let mut behind = 0;
-    for shard in 0..parts.links.mailboxes().len() {
-        behind += stats(parts, shard).await.map_or(0, |(stats, _)| stats.behind);
+    let asked = (0..parts.links.mailboxes().len()).map(|shard| stats(parts, shard));
+    // A shard on its way to another node does not answer; what it is behind is not worth the wait.
+    match tokio::time::timeout(BEHIND_WAIT_MAX, join_all(asked)).await {
+        Ok(all) => all.into_iter().flatten().map(|(stats, _)| stats.behind).sum(),
+        Err(_) => 0,
     }
-    behind
+}
+
+/// The shards of this node.
+fn here(parts: &Parts) -> impl Iterator<Item = usize> + use<'_> {
+    (0..parts.links.mailboxes().len()).filter(|shard| parts.peers.is_here(ShardId(*shard as u16)))
 }
 
 async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
@@ -66,7 +89,7 @@ async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
         revision: parts.definitions.in_force().revision,
         ..v1::StatusResponse::default()
     };
-    for shard in 0..parts.links.mailboxes().len() {
+    for shard in here(parts) {
         let Some((stats, waiting)) = stats(parts, shard).await else { continue };
         answer.open_approvals += stats.approvals;
         answer.ledger_behind += stats.behind;
@@ -90,6 +113,73 @@ async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
     Ok(answer)
 }
 
+async fn known(parts: &Parts) -> Result<Known, Status> {
+    let (reply, known) = oneshot::channel();
+    drop(parts.placement.cast(PlacementMessage::Look(reply)));
+    known.await.map_err(|_| Status::unavailable("the node is stopping"))
+}
+
+async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
+    let known = known(parts).await?;
+    let members = known.members.values().map(|member| v1::ClusterMember {
+        node: member.node.to_string(),
+        address: member.address.clone(),
+        version: member.version.clone(),
+    });
+    let shards = (0..parts.links.mailboxes().len()).map(|shard| {
+        let owner = known.owners.get(&ShardId(shard as u16));
+        v1::ShardOwner {
+            shard: shard as u32,
+            node: owner.map_or_else(String::new, |owner| owner.node.to_string()),
+            epoch: owner.map_or(0, |owner| owner.epoch.0),
+        }
+    });
+    Ok(v1::ClusterResponse {
+        node: parts.node.to_string(),
+        joined: known.joined,
+        members: members.collect(),
+        shards: shards.collect(),
+    })
+}
+
+/// Adds what other nodes find in their shards, and what nobody can look at.
+async fn ask_others(parts: &Parts, answer: &mut v1::DoctorResponse) -> Result<(), Status> {
+    let known = known(parts).await?;
+    for member in known.members.values().filter(|member| member.node.as_str() != &*parts.node) {
+        let asked = async {
+            let channel = parts.peers.channel(&member.address).await.map_err(|error| error.to_string())?;
+            let request = v1::DoctorRequest { this_node_only: true };
+            let found = AdminServiceClient::new(channel).doctor(request).await;
+            found.map(Response::into_inner).map_err(|status| status.message().to_owned())
+        };
+        match asked.await {
+            Ok(found) => {
+                answer.findings.extend(found.findings);
+                answer.runs_checked += found.runs_checked;
+                answer.orders_checked += found.orders_checked;
+            }
+            Err(error) => answer.findings.push(v1::Finding {
+                kind: "unreachable".to_owned(),
+                run: String::new(),
+                text: format!("node `{}` at {} does not answer: {error}", member.node, member.address),
+                hint: "start it again, or wait until its lease ends and others take its shards".to_owned(),
+            }),
+        }
+    }
+    let nobody = (0..parts.links.mailboxes().len()).map(|shard| ShardId(shard as u16));
+    let nobody: Vec<String> =
+        nobody.filter(|shard| !known.owners.contains_key(shard)).map(|shard| shard.to_string()).collect();
+    if !nobody.is_empty() {
+        answer.findings.push(v1::Finding {
+            kind: "unowned".to_owned(),
+            run: String::new(),
+            text: format!("nobody owns shards {}", nobody.join(", ")),
+            hint: "they are on their way for a few seconds at most; see `kapell cluster status`".to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// What is outstanding is looked at twice: work on its way between two desks looks lost for a moment.
 async fn doctor(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
     let first = examine(parts).await?;
@@ -104,7 +194,8 @@ async fn doctor(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
 
 async fn examine(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
     let mut answer = v1::DoctorResponse::default();
-    for mailbox in parts.links.mailboxes() {
+    for shard in here(parts) {
+        let Some(mailbox) = parts.links.mailboxes().get(shard) else { continue };
         let (reply, answered) = oneshot::channel::<Audit>();
         mailbox.submit(Request::Audit(replying(reply))).await;
         let audit = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
@@ -167,6 +258,10 @@ fn finding_with(kind: &str, run: &RunId, text: &str, todo: &str) -> v1::Finding 
 
 /// Folds every run that the journal still holds and writes its row.
 async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
+    if here(parts).count() < parts.links.mailboxes().len() {
+        let text = "other nodes own shards and write to the ledger; stop all coordinators but one first";
+        return Err(Status::failed_precondition(text));
+    }
     let _alone = parts.links.ledger.write().await;
     parts.ledger.reset().await.map_err(|error| status::of_ledger(&error))?;
     let mut answer = v1::RebuildLedgerResponse::default();

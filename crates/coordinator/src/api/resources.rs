@@ -2,15 +2,16 @@
 use kapell_model::definition::{Definition, Kind};
 use kapell_model::diagnostic::{Diagnostic, Severity};
 use kapell_model::source::SourceFile;
-use kapell_model::{Json, ShardId, validate};
+use kapell_model::{Json, validate};
 use kapell_proto::v1;
+use kapell_proto::v1::resource_service_client::ResourceServiceClient;
 use kapell_wire::DefinitionRecord;
 use tokio::sync::{Mutex, oneshot};
 use tonic::{Request as GrpcRequest, Response, Status};
 
-use super::{Parts, status};
+use super::{Parts, forward, status};
 use crate::answer::replying;
-use crate::definitions::{InForce, place, text};
+use crate::definitions::{CONTROL, InForce, place, text};
 use crate::shard::{Request, SubmitError};
 
 /// Definitions: applied together, validated as a set.
@@ -25,6 +26,12 @@ impl v1::resource_service_server::ResourceService for Resources {
         &self,
         request: GrpcRequest<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
+        if let Some(owner) = forward::owner(&self.0, CONTROL, request.metadata()).await? {
+            let mut owner = ResourceServiceClient::new(owner);
+            let answer = owner.apply(forward::passed_on(request.into_inner())).await?;
+            self.0.follow(answer.get_ref().revision).await?;
+            return Ok(answer);
+        }
         apply(&self.0, request.into_inner()).await.map(Response::new)
     }
 
@@ -63,6 +70,12 @@ impl v1::resource_service_server::ResourceService for Resources {
         &self,
         request: GrpcRequest<v1::DeleteResourceRequest>,
     ) -> Result<Response<v1::DeleteResourceResponse>, Status> {
+        if let Some(owner) = forward::owner(&self.0, CONTROL, request.metadata()).await? {
+            let mut owner = ResourceServiceClient::new(owner);
+            let answer = owner.delete(forward::passed_on(request.into_inner())).await?;
+            self.0.follow(answer.get_ref().revision).await?;
+            return Ok(answer);
+        }
         delete(&self.0, request.into_inner()).await.map(Response::new)
     }
 }
@@ -131,7 +144,7 @@ async fn apply(parts: &Parts, request: v1::ApplyRequest) -> Result<v1::ApplyResp
 /// Stores changes in the control shard; they are in force when this returns.
 async fn define(parts: &Parts, changes: Vec<DefinitionRecord>) -> Result<(), Status> {
     let unavailable = || status::of_submit(&SubmitError::Unavailable);
-    let mailbox = parts.links.shard(ShardId(0)).ok_or_else(unavailable)?;
+    let mailbox = parts.links.shard(CONTROL).ok_or_else(unavailable)?;
     let (reply, answered) = oneshot::channel();
     mailbox.submit(Request::Define(changes, replying(reply))).await;
     answered.await.map_err(|_| unavailable())

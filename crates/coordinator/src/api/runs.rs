@@ -8,12 +8,12 @@ use kapell_kernel::{CancelMode, Command, Run};
 use kapell_ledger::{Cursor, PAGE_MAX, RunQuery, RunState};
 use kapell_model::{Json, RunId, Timestamp};
 use kapell_proto::v1;
+use kapell_proto::v1::run_service_client::RunServiceClient;
 use kapell_wire::cloud_event::Event;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
-use super::{Parts, starts, status};
+use super::{Parts, forward, starts, status};
 use crate::answer::{answer, replying};
 use crate::own_event::own_event;
 use crate::shard::{self, Reply, Request, StartRun, SubmitError, Told};
@@ -24,6 +24,8 @@ pub(super) struct Runs(pub(super) Parts);
 
 /// Changes that wait for a slow watcher.
 const WATCH_WAITING_MAX: usize = 64;
+/// Pause before a shard that died or moved is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Rows of a page, unless the request says otherwise.
 const PAGE_DEFAULT: usize = 50;
 
@@ -80,7 +82,10 @@ impl v1::run_service_server::RunService for Runs {
         &self,
         request: GrpcRequest<v1::GetRunRequest>,
     ) -> Result<Response<v1::ReplayResponse>, Status> {
-        let run = status::run(&request.into_inner().run)?;
+        let run = status::run(&request.get_ref().run)?;
+        if let Some(owner) = forward::owner(&self.0, run.shard(), request.metadata()).await? {
+            return RunServiceClient::new(owner).replay(forward::passed_on(request.into_inner())).await;
+        }
         replay(&self.0, run).await.map(Response::new)
     }
 
@@ -113,8 +118,11 @@ impl v1::run_service_server::RunService for Runs {
     }
 
     async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
+        let run = status::run(&request.get_ref().run)?;
+        if let Some(owner) = forward::owner(&self.0, run.shard(), request.metadata()).await? {
+            return RunServiceClient::new(owner).retry(forward::passed_on(request.into_inner())).await;
+        }
         let request = request.into_inner();
-        let run = status::run(&request.run)?;
         retry(&self.0, run, Command::Retry { by: status::by(&request.by) }).await.map(Response::new)
     }
 }
@@ -153,9 +161,15 @@ pub(super) fn start_of(parts: &Parts, request: &v1::StartRunRequest) -> Result<S
 
 /// The run when it has ended; `None`: it is not live.
 async fn await_end(parts: &Parts, run: RunId) -> Option<v1::Run> {
-    let (reply, ended) = oneshot::channel();
-    parts.links.of_run(run)?.submit(Request::AwaitEnd(run, replying(reply))).await;
-    ended.await.ok().flatten()
+    loop {
+        let (reply, ended) = oneshot::channel();
+        parts.links.of_run(run)?.submit(Request::AwaitEnd(run, replying(reply))).await;
+        match ended.await {
+            Ok(seen) => return seen,
+            // Its shard died or moved: whoever has it now knows.
+            Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+        }
+    }
 }
 
 /// The event of a run that is started by hand.
@@ -202,13 +216,17 @@ pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result
 
 /// The run from its shard, or from its history when it is over.
 pub(super) async fn get(parts: &Parts, run: RunId) -> Result<v1::Run, Status> {
-    match live(parts, run, shard::view).await? {
+    let unknown = SubmitError::NotFound(run);
+    let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
+    let (reply, answered) = oneshot::channel();
+    mailbox.submit(Request::View(run, replying(reply))).await;
+    match answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))? {
         Some(state) => Ok(state),
         None => history(parts, run).await.map(|(folded, _)| shard::view(&folded)),
     }
 }
 
-/// Reads a live run; `None`: it is not live.
+/// Reads a live run of a shard that is here; `None`: it is not live.
 async fn live<T: Send + 'static>(
     parts: &Parts,
     run: RunId,
@@ -262,15 +280,70 @@ async fn watch(
     run: RunId,
 ) -> Result<Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>, Status> {
     let first = get(parts, run).await?;
-    let (to, changes) = mpsc::channel(WATCH_WAITING_MAX);
-    if let Some(mailbox) = parts.links.of_run(run) {
-        mailbox.submit(Request::Watch(run, to)).await;
+    let begin = Watching { parts: parts.clone(), run, changes: None, seen: Seen::of(&first) };
+    let later = futures::stream::unfold(begin, |mut watching| async move {
+        let next = watching.next().await?;
+        Some((next, watching))
+    });
+    Ok(Box::pin(futures::stream::iter([Ok(first)]).chain(later)))
+}
+
+/// Somebody watches a run. The shard ends the changes when the run is over, and also when it dies or moves.
+struct Watching {
+    parts: Parts,
+    run: RunId,
+    changes: Option<mpsc::Receiver<v1::Run>>,
+    seen: Seen,
+}
+
+/// Whether the watcher has been shown the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Live,
+    Ended,
+}
+
+impl Seen {
+    fn of(run: &v1::Run) -> Seen {
+        match run.state() {
+            v1::RunState::Completed | v1::RunState::Failed | v1::RunState::Canceled => Seen::Ended,
+            v1::RunState::Unspecified
+            | v1::RunState::Queued
+            | v1::RunState::Running
+            | v1::RunState::Waiting
+            | v1::RunState::Paused
+            | v1::RunState::WindingUp => Seen::Live,
+        }
     }
-    let of = parts.clone();
-    let ended = async move { await_end(&of, run).await };
-    let last = futures::stream::once(ended).filter_map(|state| async move { state.map(Ok) });
-    let changes = ReceiverStream::new(changes).map(Ok);
-    Ok(Box::pin(futures::stream::iter([Ok(first)]).chain(changes).chain(last)))
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<v1::Run, Status>> {
+        if self.seen == Seen::Ended {
+            return None;
+        }
+        let state = match self.change().await {
+            Some(state) => Ok(state),
+            None => get(&self.parts, self.run).await,
+        };
+        self.seen = state.as_ref().map_or(Seen::Ended, Seen::of);
+        Some(state)
+    }
+
+    /// The next change; `None`: there will be no more from whoever had the shard.
+    async fn change(&mut self) -> Option<v1::Run> {
+        if self.changes.is_none() {
+            let (to, changes) = mpsc::channel(WATCH_WAITING_MAX);
+            self.parts.links.of_run(self.run)?.submit(Request::Watch(self.run, to)).await;
+            self.changes = Some(changes);
+        }
+        let change = self.changes.as_mut()?.recv().await;
+        if change.is_none() {
+            self.changes = None;
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        change
+    }
 }
 
 async fn list(parts: &Parts, request: v1::ListRunsRequest) -> Result<v1::ListRunsResponse, Status> {

@@ -91,6 +91,12 @@ impl Running {
                 self.state.heard(now, session);
                 self.state.finished(session, &keys);
             }
+            DispatchMessage::Forget(keys) => {
+                // Who held one has reported it already, to the node that the shard was at before.
+                for key in keys {
+                    self.state.forget(key);
+                }
+            }
             DispatchMessage::Heard(session) => self.state.heard(now, session),
             DispatchMessage::Draining(session) => self.state.draining(session),
             DispatchMessage::Quarantine { session, specialist, reason } => {

@@ -47,6 +47,8 @@ pub(crate) enum DispatchMessage {
     Left(SessionId),
     /// A worker reported that tasks are over; its slots are free.
     Finished(SessionId, Vec<TaskKey>),
+    /// Tasks are over: their reports came by way of another node.
+    Forget(Vec<TaskKey>),
     /// A worker is still there.
     Heard(SessionId),
     /// A worker takes no more tasks.

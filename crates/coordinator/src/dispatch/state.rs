@@ -119,20 +119,28 @@ impl DispatchState {
     }
 
     pub(super) fn cancel(&mut self, key: TaskKey) {
-        let Some(task) = self.tasks.remove(&key) else { return };
+        if let Some(session) = self.forget(key) {
+            self.acts.push(Act::Cancel(session, key));
+        }
+    }
+
+    /// Lets go of a task that needs nobody any more; says who held it.
+    pub(super) fn forget(&mut self, key: TaskKey) -> Option<SessionId> {
+        let task = self.tasks.remove(&key)?;
         match task.place {
             Place::Queued(pool) => {
                 if let Some(queue) = self.queues.get_mut(&pool) {
                     queue.remove(&task.namespace, key);
                 }
+                None
             }
             Place::Held(session) => {
-                self.acts.push(Act::Cancel(session, key));
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.held.remove(&key);
                 }
+                Some(session)
             }
-            Place::Limbo => {}
+            Place::Limbo => None,
         }
     }
 

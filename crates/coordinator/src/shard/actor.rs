@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kapell_cluster::Session;
 use kapell_journal::{AppendError, Batch, Journal, RunImage};
 use kapell_ledger::{Ledger, LedgerBatch, Part};
-use kapell_model::{Seq, Timestamp};
+use kapell_model::{Epoch, Seq, Timestamp};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 
 use super::load;
 use super::mailbox::Mailbox;
@@ -29,6 +31,10 @@ const PIPELINE_BATCHES_MAX: usize = 2;
 const BATCH_TIMERS_MAX: usize = 2_048;
 /// The clock may step, so no timer is slept for longer than this.
 const TICK_MAX: Duration = Duration::from_secs(1);
+/// Entries that a hand-over leaves for the next owner to fold: reading so many takes less time than a checkpoint.
+const TAIL_ENTRIES_LEFT_MAX: u64 = 2_000;
+/// Time that a hand-over spends on a checkpoint. The shard takes requests meanwhile.
+const HAND_OVER_CHECKPOINT_MAX: Duration = Duration::from_secs(2);
 /// How often the ledger is told.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
@@ -42,6 +48,10 @@ pub(crate) struct Shard;
 #[derive(Clone)]
 pub(crate) struct ShardArguments {
     pub(crate) rules: ShardRules,
+    /// Under which the cluster gave the shard to this node.
+    pub(crate) epoch: Epoch,
+    /// Says until when.
+    pub(crate) session: Arc<dyn Session>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -62,6 +72,18 @@ pub(crate) struct Running {
     tick_at: Option<Timestamp>,
     projecting: bool,
     checkpoint: Checkpoint,
+    stay: Stay,
+}
+
+/// Whether the shard stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    /// It does.
+    Here,
+    /// It goes when the checkpoint is stored; until then it takes requests.
+    UntilCheckpoint,
+    /// It takes no more requests, and ends when nothing is under way to the disk.
+    Ending,
 }
 
 /// How far the checkpoint is.
@@ -102,6 +124,7 @@ impl Actor for Shard {
             tick_at: None,
             projecting: false,
             checkpoint,
+            stay: Stay::Here,
             args,
         };
         running.shard.drive_all(now, &running.args.definitions.in_force());
@@ -127,6 +150,8 @@ impl Actor for Shard {
             ShardMessage::Flush => running.flush(),
             ShardMessage::Projected { through, part } => running.projected(through, part),
             ShardMessage::Checkpointed { through } => running.checkpointed(through),
+            ShardMessage::HandOver => running.hand_over(),
+            ShardMessage::EndNow => running.end(),
         }
         Ok(())
     }
@@ -135,7 +160,7 @@ impl Actor for Shard {
 impl Running {
     /// Takes the next batch, unless enough are under way; then the next `Durable` does.
     fn work(&mut self) {
-        if self.in_flight.len() >= PIPELINE_BATCHES_MAX {
+        if self.in_flight.len() >= PIPELINE_BATCHES_MAX || !self.may_act() {
             return;
         }
         let requests = self.args.mailbox.take(BATCH_REQUESTS_MAX);
@@ -182,10 +207,41 @@ impl Running {
                 self.release(outputs);
             }
         }
-        if self.args.mailbox.waiting() > 0 {
+        if self.stay == Stay::Ending {
+            self.end();
+        } else if self.args.mailbox.waiting() > 0 {
             self.work();
         }
         Ok(())
+    }
+
+    /// Not while the shard may be somebody else's already: the journal would refuse what is decided, but what is read
+    /// here could be old.
+    fn may_act(&self) -> bool {
+        self.stay != Stay::Ending && Instant::now() < self.args.session.valid_until()
+    }
+
+    fn hand_over(&mut self) {
+        if self.stay != Stay::Here {
+            return;
+        }
+        if self.shard.last.0 - self.checkpoint.through.0 <= TAIL_ENTRIES_LEFT_MAX {
+            return self.end();
+        }
+        self.stay = Stay::UntilCheckpoint;
+        self.myself.send_after(HAND_OVER_CHECKPOINT_MAX, || ShardMessage::EndNow);
+        self.flush();
+    }
+
+    /// Requests that wait are for the next owner; what is on its way to the disk is still answered here.
+    fn end(&mut self) {
+        if self.stay != Stay::Ending {
+            self.stay = Stay::Ending;
+            self.args.mailbox.hold();
+        }
+        if self.in_flight.is_empty() {
+            self.myself.stop(None);
+        }
     }
 
     fn release(&self, outputs: Vec<Output>) {
@@ -195,6 +251,10 @@ impl Running {
     }
 
     fn fire(&mut self) {
+        if !self.may_act() {
+            // Its successor fires them.
+            return;
+        }
         let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
         if self.shard.fire(now, BATCH_TIMERS_MAX, &in_force) {
             // More are due: they come in the next batch.
@@ -214,6 +274,9 @@ impl Running {
     }
 
     fn flush(&mut self) {
+        if !self.may_act() {
+            return;
+        }
         let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
         self.shard.ask_again(now, &in_force);
         self.begin_checkpoint(now);
@@ -235,6 +298,7 @@ impl Running {
         let done = self.shard.last.0 - self.checkpoint.through.0;
         let rules = &self.args.rules;
         let due = done >= rules.checkpoint_entries
+            || self.stay == Stay::UntilCheckpoint
             || (done > 0 && self.checkpoint.at.after(rules.checkpoint_every) <= now);
         if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() && !self.is_defining() {
             let images = self.shard.images(now, &self.args.definitions);
@@ -292,7 +356,12 @@ impl Running {
         self.checkpoint.under_way = false;
         self.checkpoint.at = self.args.runtime.clock.now();
         match through {
-            Some(through) => self.checkpoint.through = through,
+            Some(through) => {
+                self.checkpoint.through = through;
+                if self.stay == Stay::UntilCheckpoint {
+                    self.end();
+                }
+            }
             // The images of the failed one are lost: the next one holds everything.
             None => self.shard.save_everything(),
         }

@@ -2,15 +2,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
-use kapell_journal::{AcquireError, Journal, Placed, ReadError};
+use kapell_journal::{AcquireError, Acquired, Journal, Placed, ReadError};
 use kapell_kernel::{Entry, Run, accept, evolve};
 use kapell_ledger::{LedgerBatch, LedgerError, Part};
-use kapell_model::{Epoch, RunId, Seq, ShardId, Timestamp};
-use kapell_wire::{DecodeError, Image, RecordBody, decode_image, decode_record};
+use kapell_model::{RunId, Seq, ShardId, Timestamp};
+use kapell_wire::{
+    DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
+};
 
 use super::actor::ShardArguments;
 use super::state::ShardState;
-use crate::definitions::{Definitions, control_run};
+use crate::definitions::{CONTROL, Definitions, Unreadable, control_run};
 
 /// What was recovered.
 pub(super) struct Loaded {
@@ -60,6 +62,15 @@ pub(crate) enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The definitions cannot be read.
+    #[error("shard {shard}: the definitions cannot be read")]
+    Definitions {
+        /// Which.
+        shard: ShardId,
+        /// Why.
+        #[source]
+        source: Unreadable,
+    },
     /// The ledger does not say how far it is.
     #[error("shard {shard}: the ledger cannot be asked")]
     Ledger {
@@ -73,23 +84,36 @@ pub(crate) enum LoadError {
 
 pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     let shard = args.rules.shard;
+    let acquired = args.journal.acquire(shard, args.epoch).await;
+    let acquired = acquired.map_err(|source| LoadError::Acquire { shard, source })?;
+    match recover(args, &acquired).await {
+        Err(LoadError::Decode { source: DecodeError::UnknownDefinition { .. }, .. }) => {
+            // The owner before pinned runs to definitions that this node has not read yet. They were stored before the
+            // runs were, and that owner can store no more.
+            let followed = args.definitions.follow(&*args.journal).await;
+            followed.map_err(|source| LoadError::Definitions { shard, source })?;
+            recover(args, &acquired).await
+        }
+        recovered => recovered,
+    }
+}
+
+async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, LoadError> {
+    let shard = args.rules.shard;
     let read = |source| LoadError::Read { shard, source };
-    let epoch = Epoch(args.journal.epoch(shard).await.map_err(read)?.0 + 1);
-    let acquired =
-        args.journal.acquire(shard, epoch).await.map_err(|source| LoadError::Acquire { shard, source })?;
     let watermark =
         args.ledger.watermark(shard).await.map_err(|source| LoadError::Ledger { shard, source })?;
     let mut state = ShardState::new(args.rules);
-    state.epoch = epoch;
+    state.epoch = args.epoch;
+    let mut defined = Defined::default();
     let mut images = args.journal.images(shard);
     while let Some(image) = images.next().await {
         let image = image.map_err(read)?;
-        if let Some(bytes) = image.state.filter(|_| image.run != control_run()) {
-            load_image(args, &mut state, image.run, &bytes)?;
-            if watermark < acquired.checkpointed && state.runs.contains_key(&image.run) {
-                // The ledger was lost: what still lives is told anew; `kapell ledger rebuild` brings back the rest.
-                state.unprojected.insert(image.run);
-            }
+        let Some(bytes) = image.state else { continue };
+        load_image(args, &mut state, &mut defined, image.run, &bytes)?;
+        if watermark < acquired.checkpointed && state.runs.contains_key(&image.run) {
+            // The ledger was lost: what still lives is told anew; `kapell ledger rebuild` brings back the rest.
+            state.unprojected.insert(image.run);
         }
     }
     let mut revived = BTreeSet::new();
@@ -97,19 +121,15 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     while let Some(placed) = tail.next().await {
         let placed = placed.map_err(read)?;
         let id = placed.record.run;
-        if id == control_run() {
-            // Read at start already, but no checkpoint covers them yet: the next one must, before they are trimmed.
-            state.unsaved.insert(id);
-            continue;
-        }
         if revived.contains(&id) {
             continue;
         }
-        if placed.seq > watermark {
+        if placed.seq > watermark && id != control_run() {
             state.unprojected.insert(id);
         }
+        // Of definitions, too: the next checkpoint must cover them before they are trimmed.
         state.unsaved.insert(id);
-        if !load_record(args, &mut state, &placed)? {
+        if !load_record(args, &mut state, &mut defined, &placed)? {
             // The checkpoint knows the run as over, and it was retried since: its whole history is folded.
             let history = args.journal.history(id).await.map_err(read)?;
             let decode = |source| LoadError::Decode { shard, run: id, source };
@@ -120,15 +140,27 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
             revived.insert(id);
         }
     }
+    if shard == CONTROL {
+        let adopted = args.definitions.adopt(defined.stored, defined.changes);
+        adopted.map_err(|source| LoadError::Definitions { shard, source })?;
+    }
     state.last = acquired.last;
     // A ledger that is ahead (a restored journal) is told everything again from here on.
     state.projected = watermark.min(acquired.last);
     Ok(Loaded { state, checkpointed: acquired.checkpointed })
 }
 
+/// What the control shard holds beside its runs.
+#[derive(Default)]
+struct Defined {
+    stored: DefinitionsImage,
+    changes: Vec<DefinitionRecord>,
+}
+
 fn load_image(
     args: &ShardArguments,
     state: &mut ShardState,
+    defined: &mut Defined,
     run: RunId,
     bytes: &[u8],
 ) -> Result<(), LoadError> {
@@ -148,17 +180,28 @@ fn load_image(
             state.load(Box::new(loaded));
         }
         Image::Ended { at } => state.ended.insert(run, at),
-        Image::Definitions(_) => {}
+        Image::Definitions(stored) => defined.stored = stored,
     }
     Ok(())
 }
 
 /// Applies one record; false: it belongs to a run that is not loaded.
-fn load_record(args: &ShardArguments, state: &mut ShardState, placed: &Placed) -> Result<bool, LoadError> {
+fn load_record(
+    args: &ShardArguments,
+    state: &mut ShardState,
+    defined: &mut Defined,
+    placed: &Placed,
+) -> Result<bool, LoadError> {
     let (shard, id) = (args.rules.shard, placed.record.run);
     let (_, body) = decode_record(&placed.record.payload, &*args.definitions)
         .map_err(|source| LoadError::Decode { shard, run: id, source })?;
-    let RecordBody::Entry(entry) = body else { return Ok(true) };
+    let entry = match body {
+        RecordBody::Entry(entry) => entry,
+        RecordBody::Definition(change) => {
+            defined.changes.push(change);
+            return Ok(true);
+        }
+    };
     match (entry, state.runs.get_mut(&id)) {
         (Entry::RunAccepted(accepted), _) => {
             let (run, _) = accept(id, *accepted);

@@ -3,7 +3,7 @@
 //! Owns: the bound, the typed answer when it is reached, waking the actor once for many requests.
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -25,9 +25,21 @@ struct Inner {
     queue: VecDeque<Request>,
     /// Of all that is queued.
     weight: usize,
-    actor: Option<ActorRef<ShardMessage>>,
-    /// A `Wake` is under way, or the actor will look again by itself.
+    server: Server,
+    /// A `Wake` is under way, or the server will look again by itself.
     woken: bool,
+}
+
+/// Who takes requests out.
+#[derive(Default)]
+enum Server {
+    /// The shard is on its way from one owner to the next: requests wait.
+    #[default]
+    Nobody,
+    /// The shard itself.
+    Shard(ActorRef<ShardMessage>),
+    /// A forwarder to the node that owns the shard.
+    Forwarder(Arc<Notify>),
 }
 
 /// The queue is full.
@@ -49,6 +61,12 @@ impl Mailbox {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for one more.
+    pub(crate) fn room(&self) -> Result<(), Busy> {
+        let is_full = self.lock().weight >= self.capacity;
+        if is_full { Err(Busy { retry_after: RETRY_AFTER }) } else { Ok(()) }
     }
 
     /// Takes a request, or gives it back when there is no room.
@@ -80,14 +98,41 @@ impl Mailbox {
 
     /// A new actor serves the queue from now on.
     pub(super) fn serve(&self, actor: ActorRef<ShardMessage>) {
+        self.served_by(Server::Shard(actor));
+    }
+
+    /// A forwarder serves the queue from now on; it is notified when there is something to take.
+    pub(crate) fn forward(&self, forwarder: Arc<Notify>) {
+        // Only the owner knows.
+        self.set_waits(true);
+        self.served_by(Server::Forwarder(forwarder));
+    }
+
+    /// Requests wait until somebody serves the queue again.
+    pub(crate) fn hold(&self) {
+        self.set_waits(true);
+        self.served_by(Server::Nobody);
+    }
+
+    fn served_by(&self, server: Server) {
         let mut inner = self.lock();
-        inner.actor = Some(actor);
+        inner.server = server;
         inner.woken = false;
         inner.wake();
     }
 
+    /// Gives back requests that were taken and not done; they come first again, in their order.
+    pub(crate) fn put_back(&self, requests: Vec<Request>) {
+        let mut inner = self.lock();
+        for request in requests.into_iter().rev() {
+            inner.weight += request.weight();
+            inner.queue.push_front(request);
+        }
+        inner.wake();
+    }
+
     /// Requests in order of arrival, until they weigh `most`. When it gives none, the next request wakes the actor.
-    pub(super) fn take(&self, most: usize) -> Vec<Request> {
+    pub(crate) fn take(&self, most: usize) -> Vec<Request> {
         let mut inner = self.lock();
         let (mut taken, mut weight) = (Vec::with_capacity(inner.queue.len()), 0);
         while weight < most
@@ -131,9 +176,14 @@ impl Inner {
         if self.woken || self.queue.is_empty() {
             return;
         }
-        if let Some(actor) = &self.actor {
+        match &self.server {
+            Server::Nobody => {}
             // An actor that has just died is replaced, and `serve` wakes its successor.
-            self.woken = actor.cast(ShardMessage::Wake).is_ok();
+            Server::Shard(actor) => self.woken = actor.cast(ShardMessage::Wake).is_ok(),
+            Server::Forwarder(forwarder) => {
+                forwarder.notify_one();
+                self.woken = true;
+            }
         }
     }
 }

@@ -36,6 +36,10 @@ pub(crate) enum ShardMessage {
         /// Up to here, if it was.
         through: Option<Seq>,
     },
+    /// Another node is to own the shard: store a checkpoint if that saves it time, and end.
+    HandOver,
+    /// End as soon as what is under way is on disk, checkpoint or not.
+    EndNow,
 }
 
 /// Called once the entries of the request are on disk, or dropped when they never will be.
@@ -54,8 +58,10 @@ pub(crate) enum Request {
     Commands(Vec<(RunId, Command)>, Reply<Vec<Result<(), SubmitError>>>),
     /// Wake the steps and outcomes that wait for this event.
     Deliver(Arc<kapell_wire::cloud_event::Event>, Name, Reply<Delivered>),
-    /// Read a run; sees what is decided, answers when that is on disk.
+    /// Read a run; sees what is decided, answers when that is on disk. Only where the shard is.
     Read(RunId, Look),
+    /// The run as people see it; `None`: it is not here.
+    View(RunId, Reply<Option<kapell_proto::v1::Run>>),
     /// Read a run now and after each change until it has ended.
     Watch(RunId, tokio::sync::mpsc::Sender<kapell_proto::v1::Run>),
     /// Answer when the run has ended; `None`: it is not here (any more).
@@ -81,6 +87,7 @@ impl Request {
             Request::Command(..)
             | Request::Deliver(..)
             | Request::Read(..)
+            | Request::View(..)
             | Request::Watch(..)
             | Request::AwaitEnd(..)
             | Request::Stats(_)

@@ -1,5 +1,5 @@
 //! What the ledger is told of a run, and what the checkpoint holds of it.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kapell_journal::RunImage;
 use kapell_kernel::{ApprovalKey, Ending, Order, Phase, QuestionKind, Run, Status, outstanding};
@@ -21,7 +21,7 @@ pub(super) struct Telling {
     /// It contains all entries up to here.
     through: Seq,
     finished: BTreeMap<RunId, RunRow>,
-    changed: BTreeSet<RunId>,
+    changed: std::vec::IntoIter<RunId>,
 }
 
 /// Where a run is, as far as lists tell.
@@ -126,7 +126,7 @@ impl ShardState {
             None => Telling {
                 through: self.last,
                 finished: std::mem::take(&mut self.finished),
-                changed: std::mem::take(&mut self.unprojected),
+                changed: self.unprojected.take().into_iter(),
             },
         };
         let mut runs = Vec::new();
@@ -136,14 +136,14 @@ impl ShardState {
             runs.push(finished);
         }
         while runs.len() < PART_ROWS_MAX
-            && let Some(id) = telling.changed.pop_first()
+            && let Some(id) = telling.changed.next()
         {
-            // One that has ended since is among the finished of the next telling.
+            // One that has ended since is not here any more; it is among the finished of the next telling.
             runs.extend(self.runs.get(&id).map(|run| row(run)));
         }
         let (shard, through) = (self.rules.shard, telling.through);
         let part =
-            if telling.finished.is_empty() && telling.changed.is_empty() { Part::Last } else { Part::More };
+            if telling.finished.is_empty() && telling.changed.len() == 0 { Part::Last } else { Part::More };
         self.telling = (part == Part::More).then_some(telling);
         Some(LedgerBatch { shard, through, runs, part })
     }
@@ -151,7 +151,7 @@ impl ShardState {
     /// Images of everything that changed since the last checkpoint.
     pub(super) fn images(&mut self, now: Timestamp, definitions: &Definitions) -> Vec<RunImage> {
         self.unsaved.extend(self.ended.expire(now));
-        let changed = std::mem::take(&mut self.unsaved);
+        let changed = self.unsaved.take();
         changed.into_iter().map(|run| RunImage { run, state: self.image(run, definitions) }).collect()
     }
 

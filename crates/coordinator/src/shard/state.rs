@@ -12,6 +12,7 @@ use kapell_model::{Epoch, Name, RunId, Seq, ShardCount, ShardId, Timestamp};
 use kapell_proto::v1;
 use kapell_wire::{DefinitionRecord, RecordRef, encode_record};
 
+use super::changed::Changed;
 use super::ended::EndedRuns;
 use super::keys::Keys;
 use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError};
@@ -65,13 +66,13 @@ pub(super) struct ShardState {
     /// The ledger has everything up to here.
     pub(super) projected: Seq,
     /// Runs that changed since the ledger was told.
-    pub(super) unprojected: BTreeSet<RunId>,
+    pub(super) unprojected: Changed,
     /// What the ledger was told in part.
     pub(super) telling: Option<Telling>,
     /// Rows of runs that are gone from memory and that the ledger was not told of.
     pub(super) finished: BTreeMap<RunId, RunRow>,
     /// Runs that changed since the last checkpoint.
-    pub(super) unsaved: BTreeSet<RunId>,
+    pub(super) unsaved: Changed,
     pub(super) origin: Origin,
     pub(super) records: Vec<Record>,
     pub(super) outputs: Vec<Output>,
@@ -97,10 +98,10 @@ impl ShardState {
             awaited: BTreeMap::new(),
             last: Seq::ZERO,
             projected: Seq::ZERO,
-            unprojected: BTreeSet::new(),
+            unprojected: Changed::default(),
             telling: None,
             finished: BTreeMap::new(),
-            unsaved: BTreeSet::new(),
+            unsaved: Changed::default(),
             origin: Origin::New,
             records: Vec::new(),
             outputs: Vec::new(),
@@ -132,6 +133,10 @@ impl ShardState {
             Request::Read(run, look) => {
                 let answer = look(self.runs.get(&run).map(|run| &**run));
                 self.outputs.push(Output::Reply(Box::new(move || answer(()))));
+            }
+            Request::View(run, reply) => {
+                let seen = self.runs.get(&run).map(|run| view::view(run));
+                self.reply(reply, seen);
             }
             Request::AwaitEnd(run, reply) => match self.runs.get(&run) {
                 Some(found) if found.ended().is_none() => self.awaited.entry(run).or_default().push(reply),
@@ -307,7 +312,6 @@ impl ShardState {
         let Some(run) = self.runs.remove(&id) else { return };
         let at = run.ended().map_or(Timestamp(0), |ended| ended.at);
         self.ended.insert(id, at);
-        self.unprojected.remove(&id);
         self.finished.insert(id, row::row(&run));
     }
 

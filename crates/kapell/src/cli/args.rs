@@ -6,7 +6,7 @@ use kapell_telemetry::Telemetry;
 
 use super::connection::ClientSettings;
 use super::failure::Failure;
-use super::{admin, approvals, events, resources, runs};
+use super::{admin, approvals, cluster, events, resources, runs};
 use crate::demo::{self, DemoSettings};
 use crate::roles;
 use crate::settings::{CoordinatorSettings, LogSettings, MemberSettings};
@@ -139,6 +139,9 @@ enum Ask {
     /// Look after the ledger.
     #[command(subcommand)]
     Ledger(admin::LedgerCommand),
+    /// Look at the cluster.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
 }
 
 impl Kapell {
@@ -196,6 +199,7 @@ impl Ask {
             Ask::Status => admin::status(to).await,
             Ask::Doctor => admin::doctor(to).await,
             Ask::Ledger(ledger) => ledger.run(to).await,
+            Ask::Cluster(cluster) => cluster.run(to).await,
         }
     }
 }

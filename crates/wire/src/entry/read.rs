@@ -4,16 +4,16 @@ use std::sync::Arc;
 use kapell_kernel::{
     Accepted, AfterFailure, ApprovalAnswer, ApprovalKey, Asked, Attempt, CallNo, CallOutcome, CallVerdict,
     Children, Ending, Entry, Failure, OutcomeVerdict, ParentRef, PlanSource, Question, QuestionKind, Undo,
-    Verdict,
+    UnitId, Verdict,
 };
 use kapell_model::Timestamp;
 use kapell_model::definition::OnExpire;
-use kapell_model::plan::{DefinitionDigest, StepIndex};
+use kapell_model::plan::StepIndex;
 use kapell_proto::journal as proto;
 use kapell_proto::journal::entry::Kind;
 
 use crate::error::DecodeError;
-use crate::field::{self, Field, json, json_list, json_option, required, texts, time};
+use crate::field::{self, Field, ReadJson, json, json_list, json_option, required, texts, time};
 use crate::plan;
 use crate::record::Definitions;
 use crate::task::unit_of;
@@ -29,13 +29,10 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
             reasons: texts(entry.reasons),
             deadline: time(entry.deadline_ms),
         },
-        Kind::PlanMade(entry) => Entry::PlanMade {
-            source: match &entry.plan {
-                None => PlanSource::Written,
-                Some(spec) => PlanSource::Made(plan::plan_of("PlanMade.plan", spec)?),
-            },
-            reasons: texts(entry.reasons),
-        },
+        Kind::PlanMade(entry) => {
+            let (source, reasons) = plan_made(entry)?;
+            Entry::PlanMade { source, reasons }
+        }
         Kind::StepSkipped(entry) => Entry::StepSkipped { step: StepIndex(entry.step) },
         Kind::FanOpened(entry) => Entry::FanOpened {
             step: StepIndex(entry.step),
@@ -46,12 +43,10 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
             unit: field::unit("JudgementAsked.unit", entry.unit)?,
             input: json("JudgementAsked.input", &entry.input)?,
         },
-        Kind::Judged(entry) => Entry::Judged {
-            unit: field::unit("Judged.unit", entry.unit)?,
-            attempt: Attempt(entry.attempt),
-            verdict: judgement(required("Judged.verdict", entry.verdict)?)?,
-            reasons: texts(entry.reasons),
-        },
+        Kind::Judged(entry) => {
+            let Judged { unit, attempt, verdict, reasons } = judged(entry, json)?;
+            Entry::Judged { unit, attempt, verdict, reasons }
+        }
         Kind::ApprovalAsked(entry) => {
             let unit = field::unit("ApprovalAsked.unit", entry.unit)?;
             let attempt = Attempt(entry.attempt);
@@ -59,17 +54,8 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
             Entry::ApprovalAsked { unit, attempt, question, expires, on_expire }
         }
         Kind::ApprovalDecided(entry) => {
-            let unit = field::unit("ApprovalDecided.unit", entry.unit)?;
-            let key = match entry.call {
-                None => ApprovalKey::Unit(unit, Attempt(entry.attempt)),
-                Some(no) => ApprovalKey::Call(unit, CallNo(no), Attempt(entry.attempt)),
-            };
-            let result = json_option("ApprovalDecided.result", entry.result.as_deref())?;
-            let (by, reason) = (entry.by.into(), entry.reason.into());
-            Entry::ApprovalDecided {
-                key,
-                answer: ApprovalAnswer { approved: entry.approved, by, reason, result },
-            }
+            let (key, answer) = decided(entry, json)?;
+            Entry::ApprovalDecided { key, answer }
         }
         Kind::TaskDispatched(entry) => Entry::TaskDispatched {
             unit: field::unit("TaskDispatched.unit", entry.unit)?,
@@ -90,17 +76,15 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
             effect: field::effect("CallIntended.effect", entry.effect)?,
             at: Timestamp(entry.at_ms),
         },
-        Kind::CallFinished(entry) => Entry::CallFinished {
-            unit: field::unit("CallFinished.unit", entry.unit)?,
-            no: CallNo(entry.no),
-            outcome: call_outcome(required("CallFinished.outcome", entry.outcome)?)?,
-        },
-        Kind::CallSettled(entry) => Entry::CallSettled {
-            unit: field::unit("CallSettled.unit", entry.unit)?,
-            no: CallNo(entry.no),
-            verdict: call_verdict(required("CallSettled.verdict", entry.verdict)?)?,
-            at: Timestamp(entry.at_ms),
-        },
+        Kind::CallFinished(entry) => {
+            let (unit, no, outcome) = call_finished(entry, json)?;
+            Entry::CallFinished { unit, no, outcome }
+        }
+        Kind::CallSettled(entry) => {
+            let at = Timestamp(entry.at_ms);
+            let (unit, no, verdict) = call_settled(entry, json)?;
+            Entry::CallSettled { unit, no, verdict, at }
+        }
         Kind::UnitDone(entry) => Entry::UnitDone {
             unit: field::unit("UnitDone.unit", entry.unit)?,
             output: json("UnitDone.output", &entry.output)?,
@@ -146,7 +130,7 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
         }
         Kind::UnitSettled(entry) => Entry::UnitSettled { unit: field::unit("UnitSettled.unit", entry.unit)? },
         Kind::RunEnded(entry) => Entry::RunEnded {
-            ending: ending("RunEnded.ending", entry.ending)?,
+            ending: ending("RunEnded.ending", entry.ending, json)?,
             at: Timestamp(entry.at_ms),
             outcome: entry
                 .outcome_correlation
@@ -167,15 +151,7 @@ pub(crate) fn accepted(
     entry: proto::RunAccepted,
     definitions: &dyn Definitions,
 ) -> Result<Accepted, DecodeError> {
-    let field = "RunAccepted.definition";
-    let digest = match <[u8; 16]>::try_from(entry.definition.as_slice()) {
-        Ok(bytes) => DefinitionDigest(bytes),
-        Err(_) if entry.definition.is_empty() => return Err(DecodeError::Missing { field }),
-        Err(_) => {
-            let reason = format!("it has {} bytes, not 16", entry.definition.len());
-            return Err(DecodeError::Damaged { field, reason });
-        }
-    };
+    let digest = field::digest("RunAccepted.definition", &entry.definition)?;
     Ok(Accepted {
         event: json("RunAccepted.event", &entry.event)?,
         parent: entry.parent.map(parent).transpose()?,
@@ -187,7 +163,7 @@ pub(crate) fn accepted(
     })
 }
 
-fn parent(parent: proto::Parent) -> Result<ParentRef, DecodeError> {
+pub(crate) fn parent(parent: proto::Parent) -> Result<ParentRef, DecodeError> {
     Ok(ParentRef {
         run: field::run("Parent.run", &parent.run)?,
         unit: field::unit("Parent.unit", parent.unit)?,
@@ -195,11 +171,36 @@ fn parent(parent: proto::Parent) -> Result<ParentRef, DecodeError> {
     })
 }
 
-fn judgement(verdict: proto::judged::Verdict) -> Result<Verdict, DecodeError> {
+pub(crate) fn plan_made(made: proto::PlanMade) -> Result<(PlanSource, Vec<Arc<str>>), DecodeError> {
+    let source = match &made.plan {
+        None => PlanSource::Written,
+        Some(spec) => PlanSource::Made(plan::plan_of("PlanMade.plan", spec)?),
+    };
+    Ok((source, texts(made.reasons)))
+}
+
+/// A judgement, whether it is asked for or was given.
+pub(crate) struct Judged {
+    pub(crate) unit: UnitId,
+    pub(crate) attempt: Attempt,
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<Arc<str>>,
+}
+
+pub(crate) fn judged(judged: proto::Judged, json: ReadJson) -> Result<Judged, DecodeError> {
+    Ok(Judged {
+        unit: field::unit("Judged.unit", judged.unit)?,
+        attempt: Attempt(judged.attempt),
+        verdict: judgement(required("Judged.verdict", judged.verdict)?, json)?,
+        reasons: texts(judged.reasons),
+    })
+}
+
+fn judgement(verdict: proto::judged::Verdict, json: ReadJson) -> Result<Verdict, DecodeError> {
     Ok(match verdict {
         proto::judged::Verdict::Follow(proto::Empty {}) => Verdict::Follow,
         proto::judged::Verdict::Escalate(escalation) => {
-            let Question { kind, ask, show } = escalated(escalation)?;
+            let Question { kind, ask, show } = escalated(escalation, json)?;
             Verdict::Escalate { ask, show, kind }
         }
         proto::judged::Verdict::Pause(proto::Empty {}) => Verdict::Pause,
@@ -207,7 +208,7 @@ fn judgement(verdict: proto::judged::Verdict) -> Result<Verdict, DecodeError> {
     })
 }
 
-fn escalated(escalation: proto::Escalation) -> Result<Question, DecodeError> {
+fn escalated(escalation: proto::Escalation, json: ReadJson) -> Result<Question, DecodeError> {
     let value = escalation.kind;
     let kind = proto::QuestionKind::try_from(value)
         .map_err(|_| DecodeError::UnknownValue { field: "Escalation.kind", value })?;
@@ -222,35 +223,64 @@ fn escalated(escalation: proto::Escalation) -> Result<Question, DecodeError> {
 
 /// A question, whoever it is about.
 pub(crate) fn question(asked: proto::ApprovalAsked) -> Result<Asked, DecodeError> {
-    let question = escalated(required("ApprovalAsked.question", asked.question)?)?;
+    let question = escalated(required("ApprovalAsked.question", asked.question)?, json)?;
     let on_expire = if asked.approve_on_expire { OnExpire::Approve } else { OnExpire::Reject };
     Ok(Asked { question, expires: Timestamp(asked.expires_ms), on_expire })
 }
 
-fn call_outcome(outcome: proto::call_finished::Outcome) -> Result<CallOutcome, DecodeError> {
+pub(crate) fn decided(
+    decided: proto::ApprovalDecided,
+    json: ReadJson,
+) -> Result<(ApprovalKey, ApprovalAnswer), DecodeError> {
+    let unit = field::unit("ApprovalDecided.unit", decided.unit)?;
+    let key = match decided.call {
+        None => ApprovalKey::Unit(unit, Attempt(decided.attempt)),
+        Some(no) => ApprovalKey::Call(unit, CallNo(no), Attempt(decided.attempt)),
+    };
+    let result = decided.result.map(|result| json("ApprovalDecided.result", &result)).transpose()?;
+    let (by, reason) = (decided.by.into(), decided.reason.into());
+    Ok((key, ApprovalAnswer { approved: decided.approved, by, reason, result }))
+}
+
+pub(crate) fn call_finished(
+    call: proto::CallFinished,
+    json: ReadJson,
+) -> Result<(UnitId, CallNo, CallOutcome), DecodeError> {
     use proto::call_finished::Outcome;
-    Ok(match outcome {
+    let unit = field::unit("CallFinished.unit", call.unit)?;
+    let outcome = match required("CallFinished.outcome", call.outcome)? {
         Outcome::Succeeded(result) => CallOutcome::Succeeded(json("CallFinished.succeeded", &result)?),
         Outcome::Failed(error) => CallOutcome::Failed(field::error("CallFinished.failed", Some(error))?),
         Outcome::Unknown(reason) => CallOutcome::Unknown { reason: reason.into() },
-    })
+    };
+    Ok((unit, CallNo(call.no), outcome))
 }
 
-fn call_verdict(verdict: proto::call_settled::Verdict) -> Result<CallVerdict, DecodeError> {
+/// Without the time, which the entry has and the command does not.
+pub(crate) fn call_settled(
+    call: proto::CallSettled,
+    json: ReadJson,
+) -> Result<(UnitId, CallNo, CallVerdict), DecodeError> {
     use proto::call_settled::Verdict;
-    Ok(match verdict {
+    let unit = field::unit("CallSettled.unit", call.unit)?;
+    let verdict = match required("CallSettled.verdict", call.verdict)? {
         Verdict::TookEffect(result) => CallVerdict::TookEffect(json("CallSettled.took_effect", &result)?),
         Verdict::SafeToRepeat(proto::Empty {}) => CallVerdict::SafeToRepeat,
         Verdict::CannotTell(reason) => CallVerdict::CannotTell { reason: reason.into() },
-    })
+    };
+    Ok((unit, CallNo(call.no), verdict))
 }
 
 pub(crate) fn undo(began: proto::WindUpBegan) -> Result<(Ending, Undo), DecodeError> {
     let undo = if began.undo { Undo::Steps } else { Undo::Nothing };
-    Ok((ending("WindUpBegan.towards", began.towards)?, undo))
+    Ok((ending("WindUpBegan.towards", began.towards, json)?, undo))
 }
 
-pub(crate) fn ending(field: Field, ending: Option<proto::Ending>) -> Result<Ending, DecodeError> {
+pub(crate) fn ending(
+    field: Field,
+    ending: Option<proto::Ending>,
+    json: ReadJson,
+) -> Result<Ending, DecodeError> {
     use proto::ending::How;
     Ok(match required("Ending.how", required(field, ending)?.how)? {
         How::Completed(output) => Ending::Completed { output: json("Ending.completed", &output)? },

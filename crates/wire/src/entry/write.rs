@@ -1,7 +1,8 @@
 //! From the kernel to the journal.
 use kapell_kernel::{
-    Accepted, AfterFailure, ApprovalKey, Call, CallOutcome, CallVerdict, Children, Ending, Entry,
-    OutcomeVerdict, PlanSource, Question, QuestionKind, Undo, Verdict,
+    Accepted, AfterFailure, ApprovalAnswer, ApprovalKey, Attempt, Call, CallNo, CallOutcome, CallVerdict,
+    Children, Ending, Entry, OutcomeVerdict, ParentRef, PlanSource, Question, QuestionKind, Undo, UnitId,
+    Verdict,
 };
 use kapell_model::definition::OnExpire;
 use kapell_model::{Json, Timestamp};
@@ -25,13 +26,7 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
                 deadline_ms: millis(*deadline),
             })
         }
-        Entry::PlanMade { source, reasons } => {
-            let plan = match source {
-                PlanSource::Written => None,
-                PlanSource::Made(made) => Some(text(&plan::spec_of(made))),
-            };
-            Kind::PlanMade(proto::PlanMade { plan, reasons: texts(reasons) })
-        }
+        Entry::PlanMade { source, reasons } => Kind::PlanMade(plan_made(source, reasons)),
         Entry::StepSkipped { step } => Kind::StepSkipped(proto::StepSkipped { step: step.0 }),
         Entry::FanOpened { step, items, inputs } => Kind::FanOpened(proto::FanOpened {
             step: step.0,
@@ -41,12 +36,9 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
         Entry::JudgementAsked { unit, input } => {
             Kind::JudgementAsked(proto::JudgementAsked { unit: Some(unit_to(*unit)), input: text(input) })
         }
-        Entry::Judged { unit, attempt, verdict, reasons } => Kind::Judged(proto::Judged {
-            unit: Some(unit_to(*unit)),
-            attempt: attempt.0,
-            reasons: texts(reasons),
-            verdict: Some(judgement(verdict)),
-        }),
+        Entry::Judged { unit, attempt, verdict, reasons } => {
+            Kind::Judged(judged(*unit, *attempt, verdict, reasons))
+        }
         Entry::ApprovalAsked { unit, attempt, question: asked, expires, on_expire } => {
             Kind::ApprovalAsked(proto::ApprovalAsked {
                 unit: Some(unit_to(*unit)),
@@ -54,21 +46,7 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
                 ..question(asked, *expires, *on_expire)
             })
         }
-        Entry::ApprovalDecided { key, answer } => {
-            let (unit, call, attempt) = match key {
-                ApprovalKey::Unit(unit, attempt) => (unit, None, attempt),
-                ApprovalKey::Call(unit, no, attempt) => (unit, Some(no.0), attempt),
-            };
-            Kind::ApprovalDecided(proto::ApprovalDecided {
-                unit: Some(unit_to(*unit)),
-                attempt: attempt.0,
-                call,
-                approved: answer.approved,
-                by: answer.by.to_string(),
-                reason: answer.reason.to_string(),
-                result: answer.result.as_ref().map(text),
-            })
-        }
+        Entry::ApprovalDecided { key, answer } => Kind::ApprovalDecided(decided(*key, answer)),
         Entry::TaskDispatched { unit, attempt, input, deadline } => {
             Kind::TaskDispatched(proto::TaskDispatched {
                 unit: Some(unit_to(*unit)),
@@ -91,32 +69,9 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
                 at_ms: at.0,
             })
         }
-        Entry::CallFinished { unit, no, outcome } => {
-            use proto::call_finished::Outcome;
-            let outcome = match outcome {
-                CallOutcome::Succeeded(result) => Outcome::Succeeded(text(result)),
-                CallOutcome::Failed(error) => Outcome::Failed(error_to(error)),
-                CallOutcome::Unknown { reason } => Outcome::Unknown(reason.to_string()),
-            };
-            Kind::CallFinished(proto::CallFinished {
-                unit: Some(unit_to(*unit)),
-                no: no.0,
-                outcome: Some(outcome),
-            })
-        }
+        Entry::CallFinished { unit, no, outcome } => Kind::CallFinished(call_finished(*unit, *no, outcome)),
         Entry::CallSettled { unit, no, verdict, at } => {
-            use proto::call_settled::Verdict;
-            let verdict = match verdict {
-                CallVerdict::TookEffect(result) => Verdict::TookEffect(text(result)),
-                CallVerdict::SafeToRepeat => Verdict::SafeToRepeat(proto::Empty {}),
-                CallVerdict::CannotTell { reason } => Verdict::CannotTell(reason.to_string()),
-            };
-            Kind::CallSettled(proto::CallSettled {
-                unit: Some(unit_to(*unit)),
-                no: no.0,
-                at_ms: at.0,
-                verdict: Some(verdict),
-            })
+            Kind::CallSettled(proto::CallSettled { at_ms: at.0, ..call_settled(*unit, *no, verdict) })
         }
         Entry::UnitDone { unit, output } => {
             Kind::UnitDone(proto::UnitDone { unit: Some(unit_to(*unit)), output: text(output) })
@@ -184,15 +139,74 @@ pub(crate) fn accepted(accepted: &Accepted) -> proto::RunAccepted {
         definition: accepted.workflow.digest.0.to_vec(),
         key: accepted.key.as_ref().map(ToString::to_string),
         event: text(&accepted.event),
-        parent: accepted.parent.map(|parent| proto::Parent {
-            run: parent.run.to_bytes().to_vec(),
-            unit: Some(unit_to(parent.unit)),
-            attempt: parent.attempt.0,
-        }),
+        parent: accepted.parent.map(parent),
         nesting: accepted.nesting,
         queued: accepted.queued,
         at_ms: accepted.at.0,
     }
+}
+
+pub(crate) fn parent(parent: ParentRef) -> proto::Parent {
+    proto::Parent {
+        run: parent.run.to_bytes().to_vec(),
+        unit: Some(unit_to(parent.unit)),
+        attempt: parent.attempt.0,
+    }
+}
+
+pub(crate) fn plan_made(source: &PlanSource, reasons: &[Arc<str>]) -> proto::PlanMade {
+    let plan = match source {
+        PlanSource::Written => None,
+        PlanSource::Made(made) => Some(text(&plan::spec_of(made))),
+    };
+    proto::PlanMade { plan, reasons: texts(reasons) }
+}
+
+pub(crate) fn judged(
+    unit: UnitId,
+    attempt: Attempt,
+    verdict: &Verdict,
+    reasons: &[Arc<str>],
+) -> proto::Judged {
+    let verdict = Some(judgement(verdict));
+    proto::Judged { unit: Some(unit_to(unit)), attempt: attempt.0, reasons: texts(reasons), verdict }
+}
+
+pub(crate) fn decided(key: ApprovalKey, answer: &ApprovalAnswer) -> proto::ApprovalDecided {
+    let (unit, call, attempt) = match key {
+        ApprovalKey::Unit(unit, attempt) => (unit, None, attempt),
+        ApprovalKey::Call(unit, no, attempt) => (unit, Some(no.0), attempt),
+    };
+    proto::ApprovalDecided {
+        unit: Some(unit_to(unit)),
+        attempt: attempt.0,
+        call,
+        approved: answer.approved,
+        by: answer.by.to_string(),
+        reason: answer.reason.to_string(),
+        result: answer.result.as_ref().map(text),
+    }
+}
+
+pub(crate) fn call_finished(unit: UnitId, no: CallNo, outcome: &CallOutcome) -> proto::CallFinished {
+    use proto::call_finished::Outcome;
+    let outcome = match outcome {
+        CallOutcome::Succeeded(result) => Outcome::Succeeded(text(result)),
+        CallOutcome::Failed(error) => Outcome::Failed(error_to(error)),
+        CallOutcome::Unknown { reason } => Outcome::Unknown(reason.to_string()),
+    };
+    proto::CallFinished { unit: Some(unit_to(unit)), no: no.0, outcome: Some(outcome) }
+}
+
+/// Without the time, which the entry has and the command does not.
+pub(crate) fn call_settled(unit: UnitId, no: CallNo, verdict: &CallVerdict) -> proto::CallSettled {
+    use proto::call_settled::Verdict;
+    let verdict = match verdict {
+        CallVerdict::TookEffect(result) => Verdict::TookEffect(text(result)),
+        CallVerdict::SafeToRepeat => Verdict::SafeToRepeat(proto::Empty {}),
+        CallVerdict::CannotTell { reason } => Verdict::CannotTell(reason.to_string()),
+    };
+    proto::CallSettled { unit: Some(unit_to(unit)), no: no.0, at_ms: 0, verdict: Some(verdict) }
 }
 
 fn judgement(verdict: &Verdict) -> proto::judged::Verdict {
@@ -274,11 +288,11 @@ pub(crate) fn verdict_of(verdict: OutcomeVerdict) -> proto::OutcomeVerdict {
     }
 }
 
-fn text(json: &Json) -> String {
+pub(crate) fn text(json: &Json) -> String {
     json.as_str().to_owned()
 }
 
-fn texts(list: &[Arc<str>]) -> Vec<String> {
+pub(crate) fn texts(list: &[Arc<str>]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
 

@@ -78,7 +78,7 @@ fn phase_from(phase: Phase) -> Result<PhaseImage, DecodeError> {
             PhaseImage::WindingUp { towards, undo }
         }
         Phase::Ended(ended) => PhaseImage::Ended {
-            ending: entry::ending_from("EndedState.ending", ended.ending)?,
+            ending: entry::ending_from("EndedState.ending", ended.ending, json)?,
             at: Timestamp(ended.at_ms),
             parent_waits: ended.parent_waits,
             undone: ended.undone,

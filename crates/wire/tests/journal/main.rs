@@ -4,6 +4,8 @@
 mod damage;
 mod driver;
 mod golden;
+#[path = "../golden_files/mod.rs"]
+mod golden_files;
 mod images;
 mod plans;
 mod samples;

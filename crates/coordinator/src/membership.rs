@@ -1,0 +1,136 @@
+//! Membership: this node in the cluster, for as long as it runs.
+//!
+//! Owns: joining, joining again when the session was lost, and telling placement what the cluster says. Never: decides
+//! who owns what.
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_cluster::{Cluster, JoinError, Lost, Member, Session};
+use kapell_journal::{Journal, ReadError};
+use kapell_model::{Epoch, Name, ShardCount};
+use kapell_runtime::{Job, OnDeath, Runtime};
+use ractor::ActorRef;
+use tokio::sync::watch;
+
+use crate::definitions::Definitions;
+use crate::placement::PlacementMessage;
+
+const MEMBERSHIP: Job = Job { name: "membership", on_panic: OnDeath::StopNode };
+/// Pause before the cluster is asked again to take this node in.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a member needs.
+pub(crate) struct Membership {
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) member: Member,
+    pub(crate) shards: ShardCount,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) placement: ActorRef<PlacementMessage>,
+    pub(crate) runtime: Runtime,
+}
+
+impl Membership {
+    /// Until the node stops.
+    pub(crate) fn keep(self) {
+        let jobs = self.runtime.jobs.clone();
+        jobs.spawn(MEMBERSHIP, async move {
+            loop {
+                let session = self.join().await;
+                self.tell(PlacementMessage::Joined(session.clone()));
+                let why = self.follow(&*session).await;
+                tracing::warn!(%why, "the cluster session is over; shards are given up until there is another");
+                self.tell(PlacementMessage::Lost);
+                match why {
+                    Lost::Left => return,
+                    // Two nodes of one name would throw each other out for ever.
+                    Lost::Replaced { .. } => return self.runtime.jobs.stop("membership"),
+                    Lost::Expired | Lost::Removed => {}
+                }
+            }
+        });
+    }
+
+    async fn join(&self) -> Arc<dyn Session> {
+        loop {
+            let floor = match self.floor().await {
+                Ok(floor) => floor,
+                Err(error) => {
+                    tracing::warn!(%error, "the journal does not say which epochs it knows; it is asked again");
+                    tokio::time::sleep(JOIN_PAUSE).await;
+                    continue;
+                }
+            };
+            match self.cluster.join(self.member.clone(), floor).await {
+                Ok(session) => return session,
+                Err(error) => {
+                    tracing::warn!(%error, "the node is no member of the cluster yet; it asks again");
+                    tokio::time::sleep(pause(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// The highest epoch that the journal knows: a cluster store that was set up anew must not give a smaller one.
+    async fn floor(&self) -> Result<Epoch, ReadError> {
+        let mut floor = Epoch(0);
+        for shard in self.shards.iter() {
+            floor = floor.max(self.journal.epoch(shard).await?);
+        }
+        Ok(floor)
+    }
+
+    /// Until the session is over; says why.
+    async fn follow(&self, session: &dyn Session) -> Lost {
+        let (mut members, mut owners) = (session.members(), session.owners());
+        let mut revisions = session.revisions();
+        let mut lost = session.lost();
+        loop {
+            tokio::select! {
+                biased;
+                // A session that is gone without a word is as good as expired.
+                why = over(&mut lost) => return why,
+                Ok(()) = members.changed() => {
+                    let members = members.borrow_and_update().clone();
+                    self.tell(PlacementMessage::Members(members));
+                }
+                Ok(()) = owners.changed() => {
+                    let owners = owners.borrow_and_update().clone();
+                    self.tell(PlacementMessage::Owners(owners));
+                }
+                Ok(()) = revisions.changed() => {
+                    revisions.borrow_and_update();
+                    if let Err(error) = self.definitions.follow(&*self.journal).await {
+                        tracing::error!(%error, "changed definitions cannot be read");
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, message: PlacementMessage) {
+        if self.placement.cast(message).is_err() {
+            tracing::debug!("placement has stopped");
+        }
+    }
+}
+
+async fn over(lost: &mut watch::Receiver<Option<Lost>>) -> Lost {
+    let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+    why.unwrap_or(Lost::Expired)
+}
+
+fn pause(error: &JoinError) -> Duration {
+    match error {
+        JoinError::NameTaken { retry_after, .. } | JoinError::Unavailable { retry_after, .. } => {
+            (*retry_after).clamp(JOIN_PAUSE, JOIN_PAUSE * 10)
+        }
+        // A person is at work on the settings.
+        JoinError::Refused { .. } => JOIN_PAUSE * 10,
+    }
+}
+
+/// The counter that says that definitions changed.
+pub(crate) fn definitions_counter() -> Name {
+    Name::default_namespace()
+}

@@ -1,0 +1,119 @@
+//! Peers: requests of shards that other nodes own go to them, and theirs come here.
+//!
+//! Owns: the way of each shard's requests, one stream to each node that owns any, and the service that takes theirs.
+//! Never: decides who owns what (placement does), or passes on what was passed to it.
+mod ask;
+mod asked;
+mod link;
+mod outbox;
+mod refusal;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kapell_cluster::{NodeName, Owner};
+use kapell_model::ShardId;
+use kapell_runtime::{DialError, Runtime, channel};
+use tonic::transport::Channel;
+
+use crate::definitions::Definitions;
+use crate::links::Links;
+use crate::options::CoordinatorOptions;
+use crate::placement::Route;
+use link::Link;
+pub(crate) use serve::PeerServer;
+
+/// Channels that are kept.
+const CHANNELS_MAX: usize = 1_024;
+
+/// The way of each shard's requests.
+pub(crate) struct Peers {
+    node: NodeName,
+    links: Arc<Links>,
+    definitions: Arc<Definitions>,
+    runtime: Runtime,
+    ways: Mutex<Ways>,
+}
+
+#[derive(Default)]
+struct Ways {
+    routes: BTreeMap<ShardId, Route>,
+    /// By address.
+    links: BTreeMap<String, Arc<Link>>,
+    /// By address, for requests that are passed on whole.
+    channels: BTreeMap<String, Channel>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        options: &CoordinatorOptions,
+        links: Arc<Links>,
+        definitions: Arc<Definitions>,
+        runtime: Runtime,
+    ) -> Peers {
+        Peers { node: options.node.clone(), links, definitions, runtime, ways: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends requests of a shard another way from now on.
+    pub(crate) fn route(&self, shard: ShardId, route: Route) {
+        let Some(mailbox) = self.links.shard(shard) else { return };
+        let mut ways = self.lock();
+        match &route {
+            // The shard's actor serves it once it is loaded.
+            Route::Here | Route::Nowhere => mailbox.hold(),
+            Route::To(owner) => {
+                let link = ways.links.entry(owner.address.clone()).or_insert_with(|| self.dial(owner));
+                link.take_on(shard, mailbox.clone());
+            }
+        }
+        let before = ways.routes.insert(shard, route);
+        if let Some(Route::To(before)) = before
+            && !matches!(ways.routes.get(&shard), Some(Route::To(now)) if now.address == before.address)
+            && let Some(link) = ways.links.get(&before.address)
+            && link.let_go(shard) == 0
+        {
+            link.stop();
+            ways.links.remove(&before.address);
+        }
+    }
+
+    fn dial(&self, owner: &Owner) -> Arc<Link> {
+        let link =
+            Arc::new(Link::new(owner, self.node.clone(), self.definitions.clone(), self.runtime.clone()));
+        link.clone().keep();
+        link
+    }
+
+    /// Whether the shard is this node's, loaded or on its way here.
+    pub(crate) fn is_here(&self, shard: ShardId) -> bool {
+        self.lock().routes.get(&shard) == Some(&Route::Here)
+    }
+
+    /// A channel to another node.
+    pub(crate) async fn channel(&self, address: &str) -> Result<Channel, DialError> {
+        if let Some(known) = self.lock().channels.get(address) {
+            return Ok(known.clone());
+        }
+        let opened = channel(self.runtime.net.clone(), address).await?;
+        let mut ways = self.lock();
+        if ways.channels.len() >= CHANNELS_MAX {
+            // Addresses of nodes that are gone; those that live are dialed again.
+            ways.channels.clear();
+        }
+        ways.channels.insert(address.to_owned(), opened.clone());
+        Ok(opened)
+    }
+
+    /// The other node that owns the shard, as far as it is known.
+    pub(crate) fn owner(&self, shard: ShardId) -> Option<Owner> {
+        match self.lock().routes.get(&shard)? {
+            Route::To(owner) => Some(owner.clone()),
+            Route::Here | Route::Nowhere => None,
+        }
+    }
+}

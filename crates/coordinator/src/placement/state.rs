@@ -1,0 +1,335 @@
+//! Which shards this node owns and should own. Synchronous; says what to do and never does it.
+//!
+//! Every node computes the same preference from the same members, so nobody assigns shards. Only the journal's fence
+//! makes an owner; what is known here may be old, and then costs time, never data.
+use std::collections::BTreeMap;
+
+use kapell_cluster::{Members, NodeName, Owner, Owners};
+use kapell_model::{Epoch, ShardCount, ShardId};
+
+use super::message::Known;
+use super::rendezvous::preferred;
+
+/// What placement wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Ask the cluster for the shard.
+    Acquire(ShardId),
+    /// Ask again after a while.
+    AcquireLater(ShardId),
+    /// Start the shard's actor, which loads it.
+    Load(ShardId, Epoch),
+    /// Have the shard stop taking requests, store a checkpoint and end.
+    HandOver(ShardId, Epoch),
+    /// Load the shard again after a while: its actor died.
+    LoadLater(ShardId, Epoch),
+    /// End the shard at once: it is not ours any more.
+    Drop(ShardId, Epoch),
+    /// Tell the cluster that the shard is free.
+    Release(ShardId, Epoch),
+    /// Send requests of the shard there.
+    Route(ShardId, Route),
+}
+
+/// Where requests of a shard go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Here.
+    Here,
+    /// To its owner.
+    To(Owner),
+    /// Nowhere yet: they wait.
+    Nowhere,
+}
+
+/// How far this node is with a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not ours.
+    Away,
+    /// The cluster has been asked, or will be after a pause.
+    Acquiring,
+    /// Its actor loads it.
+    Loading(Epoch),
+    /// Its actor loads it still, though the session was lost meanwhile.
+    LoadingInVain(Epoch),
+    /// Ours.
+    Held(Epoch),
+    /// Its actor hands it over.
+    Leaving(Epoch),
+    /// It is not ours any more, and its actor is being ended.
+    Dropping(Epoch),
+    /// The cluster is told that it is free.
+    Releasing,
+}
+
+/// Why a shard's actor died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The journal failed under it, or there is a defect.
+    Failed,
+    /// The journal holds the shard under a later epoch.
+    Fenced,
+}
+
+/// Whether this node wants shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// There is a session.
+    Joined,
+    /// There is none; shards are given up until there is.
+    Apart,
+    /// The node stops: shards go to others.
+    Leaving,
+}
+
+/// Which shards this node owns and should own.
+pub(crate) struct Placement {
+    me: NodeName,
+    members: Members,
+    owners: Owners,
+    stages: BTreeMap<ShardId, Stage>,
+    routes: BTreeMap<ShardId, Route>,
+    mode: Mode,
+    acts: Vec<Act>,
+}
+
+impl Placement {
+    pub(crate) fn new(me: NodeName, shards: ShardCount) -> Placement {
+        Placement {
+            me,
+            members: Members::default(),
+            owners: Owners::default(),
+            stages: shards.iter().map(|shard| (shard, Stage::Away)).collect(),
+            routes: shards.iter().map(|shard| (shard, Route::Nowhere)).collect(),
+            mode: Mode::Apart,
+            acts: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last time.
+    pub(crate) fn acts(&mut self) -> Vec<Act> {
+        std::mem::take(&mut self.acts)
+    }
+
+    pub(crate) fn joined(&mut self, members: Members, owners: Owners) {
+        if self.mode == Mode::Apart {
+            self.mode = Mode::Joined;
+        }
+        (self.members, self.owners) = (members, owners);
+        self.reconcile();
+    }
+
+    pub(crate) fn members(&mut self, members: Members) {
+        self.members = members;
+        self.reconcile();
+    }
+
+    pub(crate) fn owners(&mut self, owners: Owners) {
+        self.owners = owners;
+        self.reconcile();
+    }
+
+    /// The session is lost, and with it everything that was held under it.
+    pub(crate) fn lost(&mut self) {
+        if self.mode == Mode::Joined {
+            self.mode = Mode::Apart;
+        }
+        let shards: Vec<ShardId> = self.stages.keys().copied().collect();
+        for shard in shards {
+            self.give_up(shard);
+        }
+    }
+
+    /// The node stops; says whether anything has to be handed over first.
+    pub(crate) fn leave(&mut self) {
+        self.mode = Mode::Leaving;
+        self.reconcile();
+    }
+
+    /// What this node knows of the cluster.
+    pub(crate) fn known(&self) -> Known {
+        let joined = self.mode != Mode::Apart;
+        Known { joined, members: self.members.clone(), owners: self.owners.clone() }
+    }
+
+    /// Whether every shard is either held or away.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.stages.values().all(|stage| matches!(stage, Stage::Away | Stage::Held(_)))
+    }
+
+    /// Whether no shard is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stages.values().all(|stage| *stage == Stage::Away)
+    }
+
+    pub(crate) fn acquired(&mut self, shard: ShardId, epoch: Epoch) {
+        if self.stage(shard) != Stage::Acquiring {
+            // The session was lost meanwhile; the key goes with it.
+            return;
+        }
+        if !self.is_wanted(shard) {
+            return self.free(shard, epoch);
+        }
+        self.set(shard, Stage::Loading(epoch));
+        self.route(shard, Route::Here);
+        self.acts.push(Act::Load(shard, epoch));
+    }
+
+    /// Somebody else holds it, or the cluster did not answer.
+    pub(crate) fn not_acquired(&mut self, shard: ShardId) {
+        self.try_again(shard, Act::AcquireLater(shard));
+    }
+
+    /// The pause before another try is over.
+    pub(crate) fn again(&mut self, shard: ShardId) {
+        self.try_again(shard, Act::Acquire(shard));
+    }
+
+    fn try_again(&mut self, shard: ShardId, act: Act) {
+        if self.stage(shard) != Stage::Acquiring {
+            return;
+        }
+        if self.is_wanted(shard) {
+            self.acts.push(act);
+            self.follow(shard);
+        } else {
+            self.set(shard, Stage::Away);
+            self.reconcile_one(shard);
+        }
+    }
+
+    pub(crate) fn loaded(&mut self, shard: ShardId, epoch: Epoch) {
+        let stage = self.stage(shard);
+        if stage == Stage::Loading(epoch) {
+            self.set(shard, Stage::Held(epoch));
+            self.reconcile_one(shard);
+        } else if stage == Stage::LoadingInVain(epoch) {
+            self.end(shard, epoch);
+        }
+    }
+
+    /// The shard's actor died, or could not load it. It is started anew under the same epoch, unless `Fenced` says
+    /// that somebody else owns the shard by now.
+    pub(crate) fn died(&mut self, shard: ShardId, epoch: Epoch, why: Death) {
+        let stage = self.stage(shard);
+        let is_ours = stage == Stage::Loading(epoch) || stage == Stage::Held(epoch);
+        if stage == Stage::Leaving(epoch) || (is_ours && why == Death::Fenced) {
+            self.free(shard, epoch);
+        } else if is_ours {
+            self.set(shard, Stage::Loading(epoch));
+            self.acts.push(Act::LoadLater(shard, epoch));
+        } else {
+            self.gone(shard, epoch);
+        }
+    }
+
+    /// The pause before a dead shard is loaded again is over.
+    pub(crate) fn load_again(&mut self, shard: ShardId, epoch: Epoch) {
+        if self.stage(shard) == Stage::Loading(epoch) {
+            self.acts.push(Act::Load(shard, epoch));
+        } else {
+            self.gone(shard, epoch);
+        }
+    }
+
+    /// The shard's actor has ended as it was told.
+    pub(crate) fn gone(&mut self, shard: ShardId, epoch: Epoch) {
+        let stage = self.stage(shard);
+        if stage == Stage::Leaving(epoch) {
+            self.free(shard, epoch);
+        } else if stage == Stage::LoadingInVain(epoch) || stage == Stage::Dropping(epoch) {
+            self.set(shard, Stage::Away);
+            self.reconcile_one(shard);
+        }
+    }
+
+    /// The cluster knows that the shard is free.
+    pub(crate) fn released(&mut self, shard: ShardId) {
+        if self.stage(shard) == Stage::Releasing {
+            self.set(shard, Stage::Away);
+            self.reconcile_one(shard);
+        }
+    }
+
+    fn free(&mut self, shard: ShardId, epoch: Epoch) {
+        self.set(shard, Stage::Releasing);
+        self.route(shard, Route::Nowhere);
+        self.acts.push(Act::Release(shard, epoch));
+    }
+
+    fn end(&mut self, shard: ShardId, epoch: Epoch) {
+        self.set(shard, Stage::Dropping(epoch));
+        self.acts.push(Act::Drop(shard, epoch));
+    }
+
+    fn give_up(&mut self, shard: ShardId) {
+        match self.stage(shard) {
+            Stage::Held(epoch) | Stage::Leaving(epoch) => self.end(shard, epoch),
+            Stage::Loading(epoch) => self.set(shard, Stage::LoadingInVain(epoch)),
+            Stage::Acquiring | Stage::Releasing => self.set(shard, Stage::Away),
+            Stage::Away | Stage::LoadingInVain(_) | Stage::Dropping(_) => {}
+        }
+        self.route(shard, Route::Nowhere);
+    }
+
+    fn reconcile(&mut self) {
+        let shards: Vec<ShardId> = self.stages.keys().copied().collect();
+        for shard in shards {
+            self.reconcile_one(shard);
+        }
+    }
+
+    fn reconcile_one(&mut self, shard: ShardId) {
+        match self.stage(shard) {
+            Stage::Away | Stage::Acquiring => {
+                if self.stage(shard) == Stage::Away && self.is_wanted(shard) {
+                    self.set(shard, Stage::Acquiring);
+                    self.acts.push(Act::Acquire(shard));
+                }
+                self.follow(shard);
+            }
+            Stage::Held(epoch) if !self.is_wanted(shard) => {
+                self.set(shard, Stage::Leaving(epoch));
+                self.acts.push(Act::HandOver(shard, epoch));
+            }
+            Stage::Held(_)
+            | Stage::Loading(_)
+            | Stage::LoadingInVain(_)
+            | Stage::Leaving(_)
+            | Stage::Dropping(_)
+            | Stage::Releasing => {}
+        }
+    }
+
+    /// Ours by preference.
+    fn is_wanted(&self, shard: ShardId) -> bool {
+        self.mode == Mode::Joined
+            && preferred(shard, self.members.keys()).is_some_and(|node| *node == self.me)
+    }
+
+    /// Requests of a shard that is not ours go to whoever is known to own it.
+    fn follow(&mut self, shard: ShardId) {
+        let owner = self.owners.get(&shard).filter(|owner| owner.node != self.me);
+        let to = owner.map_or(Route::Nowhere, |owner| Route::To(owner.clone()));
+        self.route(shard, to);
+    }
+
+    fn route(&mut self, shard: ShardId, to: Route) {
+        if self.routes.get(&shard) != Some(&to) {
+            self.routes.insert(shard, to.clone());
+            self.acts.push(Act::Route(shard, to));
+        }
+    }
+
+    fn stage(&self, shard: ShardId) -> Stage {
+        self.stages.get(&shard).copied().unwrap_or(Stage::Away)
+    }
+
+    fn set(&mut self, shard: ShardId, stage: Stage) {
+        self.stages.insert(shard, stage);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+use super::*;
+
+use kapell_cluster::Member;
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn members(names: &[&str]) -> Members {
+    let of = |name: &&str| {
+        let member = Member { node: node(name), address: format!("{name}:7700"), version: "1".to_owned() };
+        (node(name), member)
+    };
+    names.iter().map(of).collect()
+}
+
+fn owner(name: &str, epoch: u64) -> Owner {
+    Owner { node: node(name), address: format!("{name}:7700"), epoch: Epoch(epoch) }
+}
+
+/// A node `a` among others, of a store of one shard that `a` is to own whenever it is a member.
+struct Bench {
+    placement: Placement,
+    /// The shard that `a` is to own when `a` and `b` are there.
+    mine: ShardId,
+    /// The one that `b` is to own.
+    theirs: ShardId,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let both = members(&["a", "b"]);
+        let owned_by = |name: &str| {
+            (0..64).map(ShardId).find(|shard| preferred(*shard, both.keys()) == Some(&node(name))).unwrap()
+        };
+        let (mine, theirs) = (owned_by("a"), owned_by("b"));
+        Bench { placement: Placement::new(node("a"), ShardCount::new(64).unwrap()), mine, theirs }
+    }
+
+    /// What is wanted for one shard.
+    fn acts(&mut self, shard: ShardId) -> Vec<Act> {
+        let of = |act: &Act| match act {
+            Act::Acquire(of) | Act::AcquireLater(of) | Act::Route(of, _) => *of,
+            Act::Load(of, _)
+            | Act::LoadLater(of, _)
+            | Act::HandOver(of, _)
+            | Act::Drop(of, _)
+            | Act::Release(of, _) => *of,
+        };
+        self.placement.acts().into_iter().filter(|act| of(act) == shard).collect()
+    }
+
+    fn owners(&mut self, owners: &[(ShardId, Owner)]) {
+        self.placement.owners(owners.iter().cloned().collect());
+    }
+
+    /// `a` holds the shard that it is to own.
+    fn held() -> Bench {
+        let mut bench = Bench::new();
+        bench.placement.joined(members(&["a", "b"]), Owners::new());
+        let mine = bench.mine;
+        assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+        bench.placement.acquired(mine, Epoch(7));
+        assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Here), Act::Load(mine, Epoch(7))]);
+        bench.placement.loaded(mine, Epoch(7));
+        assert_eq!(bench.acts(mine), []);
+        bench
+    }
+}
+
+#[test]
+fn a_node_asks_for_its_shards_and_follows_the_owners_of_the_others() {
+    let mut bench = Bench::held();
+    let theirs = bench.theirs;
+    bench.owners(&[(theirs, owner("b", 3))]);
+    assert_eq!(bench.acts(theirs), [Act::Route(theirs, Route::To(owner("b", 3)))]);
+    bench.owners(&[(theirs, owner("b", 3))]);
+    assert_eq!(bench.acts(theirs), [], "nothing has changed");
+    bench.owners(&[(theirs, owner("c", 9))]);
+    assert_eq!(bench.acts(theirs), [Act::Route(theirs, Route::To(owner("c", 9)))]);
+    bench.owners(&[]);
+    assert_eq!(bench.acts(theirs), [Act::Route(theirs, Route::Nowhere)], "requests wait for the next one");
+}
+
+#[test]
+fn a_shard_that_another_node_has_is_asked_for_until_it_lets_go() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a", "b"]), Owners::from([(mine, owner("b", 3))]));
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine), Act::Route(mine, Route::To(owner("b", 3)))]);
+    bench.placement.not_acquired(mine);
+    assert_eq!(bench.acts(mine), [Act::AcquireLater(mine)]);
+    bench.placement.again(mine);
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    bench.placement.not_acquired(mine);
+    bench.placement.members(members(&["b"]));
+    bench.placement.again(mine);
+    assert_eq!(bench.acts(mine), [Act::AcquireLater(mine)], "it is not wanted any more");
+}
+
+#[test]
+fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.leave();
+    assert_eq!(bench.acts(mine), [Act::HandOver(mine, Epoch(7))]);
+    for other in (0..64).map(ShardId).filter(|other| *other != mine) {
+        bench.placement.not_acquired(other);
+    }
+    assert!(!bench.placement.is_empty());
+    bench.placement.gone(mine, Epoch(6));
+    assert_eq!(bench.acts(mine), [], "an older actor says nothing about this one");
+    bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+    bench.placement.released(mine);
+    assert_eq!(bench.acts(mine), []);
+    assert!(bench.placement.is_empty());
+}
+
+#[test]
+fn a_shard_that_dies_is_loaded_again_under_its_epoch_and_one_that_is_fenced_is_given_up() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.died(mine, Epoch(7), Death::Failed);
+    assert_eq!(bench.acts(mine), [Act::LoadLater(mine, Epoch(7))]);
+    bench.placement.load_again(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Load(mine, Epoch(7))]);
+    bench.placement.died(mine, Epoch(7), Death::Fenced);
+    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+    bench.placement.released(mine);
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)], "by preference it is still ours");
+}
+
+#[test]
+fn a_lost_session_ends_every_shard_and_the_next_one_waits_until_its_actor_is_gone() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.lost();
+    assert_eq!(bench.acts(mine), [Act::Drop(mine, Epoch(7)), Act::Route(mine, Route::Nowhere)]);
+    bench.placement.joined(members(&["a"]), Owners::new());
+    assert_eq!(bench.acts(mine), [], "two actors of one shard would share its mailbox");
+    bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+}
+
+#[test]
+fn a_shard_that_was_lost_while_it_was_loading_is_ended_when_it_has_loaded() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a"]), Owners::new());
+    bench.placement.acquired(mine, Epoch(7));
+    bench.placement.lost();
+    bench.placement.joined(members(&["a"]), Owners::new());
+    bench.placement.acts();
+    bench.placement.loaded(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Drop(mine, Epoch(7))]);
+    bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    bench.placement.acquired(mine, Epoch(9));
+    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Here), Act::Load(mine, Epoch(9))]);
+}
+
+#[test]
+fn a_shard_that_comes_when_the_node_leaves_is_released_at_once() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a"]), Owners::new());
+    bench.placement.leave();
+    bench.placement.acts();
+    bench.placement.acquired(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Release(mine, Epoch(7))]);
+}
+
+#[test]
+fn an_answer_of_a_session_that_was_lost_is_nothing() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a"]), Owners::new());
+    bench.placement.lost();
+    bench.placement.acts();
+    bench.placement.acquired(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), []);
+    assert!(bench.placement.is_empty());
+}
+
+#[test]
+fn few_shards_move_when_a_node_comes_and_all_of_them_to_it() {
+    let of = |names: &[&str]| -> Vec<NodeName> {
+        let members = members(names);
+        (0..1_024).map(|shard| preferred(ShardId(shard), members.keys()).unwrap().clone()).collect()
+    };
+    let (three, four) = (of(&["n-0", "n-1", "n-2"]), of(&["n-0", "n-1", "n-2", "n-3"]));
+    let moved: Vec<&NodeName> =
+        three.iter().zip(&four).filter(|(before, after)| before != after).map(|(_, after)| after).collect();
+    assert!(moved.iter().all(|to| to.as_str() == "n-3"), "none moves between those that stay");
+    assert!((205..=307).contains(&moved.len()), "about a quarter moves: {}", moved.len());
+    for name in ["n-0", "n-1", "n-2", "n-3"] {
+        let owned = four.iter().filter(|owner| owner.as_str() == name).count();
+        assert!((205..=307).contains(&owned), "{name} owns {owned} of 1,024");
+    }
+}
