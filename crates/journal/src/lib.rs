@@ -9,12 +9,16 @@
 //! - Only the epoch that acquired the shard last can append, checkpoint or trim; all others are `Fenced`.
 //! - What was answered `Ok` is read back unchanged, or reading fails with `Corrupt`. Nothing is skipped.
 //! - After a failed append the shard is closed for its owner (`Poisoned`) until it is acquired again.
+mod done;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use kapell_model::{Epoch, RunId, Seq, ShardId};
+
+pub use done::Done;
 
 /// One durable fact, as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
