@@ -2,7 +2,7 @@
 //!
 //! Owns: its target, its identity, which segment takes entries. Never: holds a connection.
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kapell_postgres::Target;
@@ -23,6 +23,8 @@ pub(crate) struct Database {
     segment: AtomicI32,
     /// Since the size of the segment was looked at.
     written: AtomicU64,
+    /// Something was trimmed since the last sweep.
+    trimmed: AtomicBool,
     /// There is something to do about segments.
     pub(crate) chores: Notify,
 }
@@ -41,6 +43,7 @@ impl Database {
             store: OnceLock::new(),
             segment: AtomicI32::new(0),
             written: AtomicU64::new(0),
+            trimmed: AtomicBool::new(false),
             chores: Notify::new(),
         }
     }
@@ -80,5 +83,16 @@ impl Database {
             self.written.store(0, Ordering::Relaxed);
             self.chores.notify_one();
         }
+    }
+
+    /// Has a sweep made.
+    pub(crate) fn trimmed(&self) {
+        self.trimmed.store(true, Ordering::Release);
+        self.chores.notify_one();
+    }
+
+    /// Whether something was trimmed since this was asked.
+    pub(crate) fn take_trimmed(&self) -> bool {
+        self.trimmed.swap(false, Ordering::AcqRel)
     }
 }

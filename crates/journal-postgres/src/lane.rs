@@ -37,10 +37,10 @@ impl Lane {
     }
 
     /// Does it on one of the connections.
-    pub(crate) fn run<T: Send + 'static>(
+    pub(crate) fn run<W: Work<Answer: 'static> + 'static>(
         &self,
-        work: impl Work<T> + 'static,
-    ) -> BoxFuture<'static, Result<T, Trouble>> {
+        work: W,
+    ) -> BoxFuture<'static, Result<W::Answer, Trouble>> {
         let (respond, answered) = oneshot::channel();
         let task: Task = Box::new(move |link| {
             Box::pin(async move {

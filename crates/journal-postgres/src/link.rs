@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use kapell_postgres::{Connection, Session};
 use kapell_runtime::{Job, OnDeath};
 use tokio::sync::oneshot;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, Statement};
 
 use crate::database::Database;
-use crate::options::Fsync;
+use crate::options::{Fsync, Options};
 use crate::trouble::Trouble;
 use crate::value::RunKey;
 
@@ -30,7 +29,7 @@ pub(crate) fn session(connect_within: Duration) -> Session {
         application_name: "kapell-journal",
         options: "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c jit=off \
              -c max_parallel_workers_per_gather=0 -c plan_cache_mode=force_generic_plan \
-             -c default_transaction_isolation=read\\ committed -c lock_timeout=10s -c statement_timeout=30s \
+             -c default_transaction_isolation=read\\ committed -c lock_timeout=10s \
              -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10 \
              -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         connect_within,
@@ -56,24 +55,27 @@ impl Open {
     }
 
     /// Makes sure that what is answered is on disk.
-    pub(crate) async fn settle(&self, fsync: Fsync) -> Result<(), Trouble> {
-        let sql = "SELECT current_setting('fsync'), current_setting('synchronous_commit'), pg_is_in_recovery()";
+    pub(crate) async fn settle(&self, options: &Options) -> Result<(), Trouble> {
+        let sql =
+            "SELECT current_setting('fsync'), current_setting('synchronous_commit'), pg_is_in_recovery()";
         let rows = self.client.query_typed(sql, &[]).await?;
         let Some(row) = rows.first() else {
             return Err(Trouble::Unfit("PostgreSQL shows no settings".to_owned()));
         };
-        let (flushes, commits, standby): (&str, &str, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (flushes, commits, standby): (&str, &str, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         if standby {
             return Err(Trouble::Unfit("the server is a standby and takes no writes".to_owned()));
         }
-        if flushes != "on" && fsync == Fsync::Required {
+        if flushes != "on" && options.fsync == Fsync::Required {
             let reason = "the server has fsync=off and would lose what it has accepted; set fsync=on";
             return Err(Trouble::Unfit(reason.to_owned()));
         }
         // A stronger one is kept.
-        if !matches!(commits, "on" | "remote_apply") {
-            self.client.batch_execute("SET synchronous_commit = on").await?;
-        }
+        let commits = if matches!(commits, "on" | "remote_apply") { commits } else { "on" };
+        let within = options.answer_within.as_millis();
+        let set = format!("SET synchronous_commit = {commits}; SET statement_timeout = {within}");
+        self.client.batch_execute(&set).await?;
         // It ends the statement of a client that is gone. Not every system that PostgreSQL runs on can tell.
         let watch = self.client.batch_execute("SET client_connection_check_interval = '5s'").await;
         match watch {
@@ -113,14 +115,16 @@ pub(crate) struct Link {
 }
 
 /// Something that is done with a connection, and may be done twice.
-pub(crate) trait Work<T>:
-    for<'a> Fn(&'a mut Open, &'a Database) -> BoxFuture<'a, Result<T, Trouble>> + Send + Sync
-{
-}
+pub(crate) trait Work: Send + Sync {
+    /// What comes of it.
+    type Answer: Send;
 
-impl<T, F> Work<T> for F where
-    F: for<'a> Fn(&'a mut Open, &'a Database) -> BoxFuture<'a, Result<T, Trouble>> + Send + Sync
-{
+    /// Does it. After an error the connection is not used again.
+    fn run(
+        &self,
+        open: &mut Open,
+        database: &Database,
+    ) -> impl Future<Output = Result<Self::Answer, Trouble>> + Send;
 }
 
 impl Link {
@@ -157,7 +161,7 @@ impl Link {
         let database = self.database.clone();
         let connect = async {
             let open = Open::raw(&database).await?;
-            open.settle(database.options.fsync).await?;
+            open.settle(&database.options).await?;
             open.check_store(&database).await?;
             Ok(open)
         };
@@ -170,18 +174,29 @@ impl Link {
 
     /// Does some work. A connection on which it fails is not used again; if it had been lost since its last use, or a
     /// segment that was to be read was dropped, the work is done again.
-    pub(crate) async fn run<T>(&mut self, work: &dyn Work<T>) -> Result<T, Trouble> {
+    pub(crate) async fn run<W: Work>(&mut self, work: &W) -> Result<W::Answer, Trouble> {
+        self.run_within(work, self.database.patience()).await
+    }
+
+    /// The same for work that may take long.
+    pub(crate) async fn run_within<W: Work>(
+        &mut self,
+        work: &W,
+        within: Duration,
+    ) -> Result<W::Answer, Trouble> {
         let was_used = self.open.is_some();
-        match self.attempt(work).await {
-            Err(trouble) if (was_used && trouble.is_loss()) || trouble.is_dropped() => self.attempt(work).await,
+        match self.attempt(work, within).await {
+            Err(trouble) if (was_used && trouble.is_loss()) || trouble.is_dropped() => {
+                self.attempt(work, within).await
+            }
             outcome => outcome,
         }
     }
 
-    async fn attempt<T>(&mut self, work: &dyn Work<T>) -> Result<T, Trouble> {
-        let (database, within) = (self.database.clone(), self.database.patience());
+    async fn attempt<W: Work>(&mut self, work: &W, within: Duration) -> Result<W::Answer, Trouble> {
+        let database = self.database.clone();
         let open = self.open().await?;
-        let outcome = tokio::time::timeout(within, work(open, &database)).await;
+        let outcome = tokio::time::timeout(within, work.run(open, &database)).await;
         let outcome = outcome.unwrap_or(Err(Trouble::Slow(within)));
         if outcome.is_err() {
             self.discard();

@@ -60,7 +60,7 @@ pub(crate) struct Stranger {
 
 /// What a writer does next.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum Next {
     /// Goes to disk together; at least one part.
     Group(Vec<Part>),
     /// Are told who holds their shards.
@@ -203,7 +203,7 @@ impl Queue {
     }
 
     /// The next work; waits for it. `None`: the journal is closed and everything is done.
-    pub(crate) async fn next(&self) -> Option<Work> {
+    pub(crate) async fn next(&self) -> Option<Next> {
         loop {
             let (work, answers, closed) = {
                 let mut state = self.lock();
@@ -223,10 +223,10 @@ impl Queue {
         }
     }
 
-    fn take(&self, state: &mut State) -> (Option<Work>, Answers) {
+    fn take(&self, state: &mut State) -> (Option<Next>, Answers) {
         let mut answers = Answers::default();
         if !state.strangers.is_empty() {
-            return (Some(Work::Strangers(std::mem::take(&mut state.strangers))), answers);
+            return (Some(Next::Strangers(std::mem::take(&mut state.strangers))), answers);
         }
         let (mut group, mut bytes, mut records) = (Vec::new(), 0, 0);
         while bytes < self.limits.group_bytes_max && records < self.limits.group_records_max {
@@ -262,7 +262,7 @@ impl Queue {
         if more {
             self.work.notify_one();
         }
-        ((!group.is_empty()).then_some(Work::Group(group)), answers)
+        ((!group.is_empty()).then_some(Next::Group(group)), answers)
     }
 
     /// Answers the parts of a group and lets what waits behind them go on. What waits behind a failure fails too.
