@@ -3,7 +3,7 @@
 //! Owns: the schema `kapell_journal` of these databases, group commit, who may write a shard. Never: knows what an entry
 //! means, answers an append before its commit is on disk, or touches another schema.
 //!
-//! Tables and reasons: docs/adr/0005-journal-in-postgresql.md. It needs connections of its own to each server: a pooler
+//! Tables and reasons: docs/adr/0009-journal-in-postgresql.md. It needs connections of its own to each server: a pooler
 //! that hands a session to others between transactions does not do.
 mod database;
 mod keep;

@@ -3,7 +3,6 @@
 //! Owns: in which segments to look, and how damage is told from what was trimmed. Never: hands out a record that is not
 //! what was written, or holds a connection while the reader thinks.
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 use kapell_journal::{Placed, ReadError, Record, RunImage};
@@ -108,19 +107,12 @@ struct Window {
 }
 
 impl Window {
-    /// `columns` of the records in the window after one place, in any order.
+    /// `columns` of the records in the window after one place, in order.
     fn select(&self, columns: &str, shard: ShardId, after: Seq, until: i64) -> String {
-        let mut sql = String::new();
-        for segment in &self.segments {
-            let union = if sql.is_empty() { "" } else { " UNION ALL " };
-            // Writing to a string does not fail.
-            _ = write!(
-                sql,
-                "{union}SELECT {columns} FROM kapell_journal.entries_{segment} \
-                 WHERE shard = {shard} AND seq > {after} AND seq < {until}"
-            );
-        }
-        sql
+        let from = union(&self.segments);
+        format!(
+            "SELECT {columns} FROM ({from}) AS e WHERE shard = {shard} AND seq > {after} AND seq < {until} ORDER BY seq"
+        )
     }
 
     /// The last of the next records that are read at once.
@@ -128,8 +120,8 @@ impl Window {
         if self.segments.is_empty() {
             return Ok(None);
         }
-        let from = self.select("seq, octet_length(payload) AS bytes", shard, after, self.until);
-        let sql = format!("SELECT seq, bytes FROM ({from}) AS e ORDER BY seq LIMIT {CHUNK_ROWS}");
+        let all = self.select("seq, octet_length(payload)", shard, after, self.until);
+        let sql = format!("{all} LIMIT {CHUNK_ROWS}");
         let (mut end, mut bytes) = (None, 0);
         for row in client.query_typed(&sql, &[]).await? {
             bytes += i64::from(row.try_get::<_, i32>(1)?);
@@ -148,10 +140,15 @@ impl Window {
         after: Seq,
         end: i64,
     ) -> Result<Vec<Stored>, Trouble> {
-        let from = self.select("seq, run, crc, payload", shard, after, end.saturating_add(1));
-        let sql = format!("SELECT seq, run, crc, payload FROM ({from}) AS e ORDER BY seq");
+        let sql = self.select("seq, run, crc, payload", shard, after, end.saturating_add(1));
         client.query_typed(&sql, &[]).await?.iter().map(Stored::read).collect()
     }
+}
+
+/// Some segments as one table. With all conditions outside, so that PostgreSQL merges what its indexes have in order.
+fn union(segments: &[i32]) -> String {
+    let each = segments.iter().map(|segment| format!("SELECT * FROM kapell_journal.entries_{segment}"));
+    each.collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 /// A row of a segment.
@@ -222,25 +219,16 @@ impl Work for History {
         segments.sort_unstable();
         let mut found = BTreeMap::new();
         for some in segments.chunks(SEGMENTS_AT_ONCE) {
-            for row in client.query_typed(&self.select(some, trimmed), &[]).await? {
+            let (from, run) = (union(some), literal(self.0));
+            let sql = format!(
+                "SELECT seq, run, crc, payload FROM ({from}) AS e WHERE run = {run} AND seq > {trimmed}"
+            );
+            for row in client.query_typed(&sql, &[]).await? {
                 let stored = Stored::read(&row)?;
                 found.insert(stored.seq, stored.check(shard, database)?);
             }
         }
         Ok(found.into_values().collect())
-    }
-}
-
-impl History {
-    fn select(&self, segments: &[i32], trimmed: Seq) -> String {
-        let run = literal(self.0);
-        let each = segments.iter().map(|segment| {
-            format!(
-                "SELECT seq, run, crc, payload FROM kapell_journal.entries_{segment} \
-                 WHERE run = {run} AND seq > {trimmed}"
-            )
-        });
-        each.collect::<Vec<_>>().join(" UNION ALL ")
     }
 }
 

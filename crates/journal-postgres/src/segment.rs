@@ -2,7 +2,7 @@
 //!
 //! Owns: every statement that makes or drops a table of entries. Never: drops an entry that was not trimmed.
 //!
-//! Why tables of our own and not `PARTITION BY`: docs/adr/0005-journal-in-postgresql.md.
+//! Why tables of our own and not `PARTITION BY`: docs/adr/0009-journal-in-postgresql.md.
 use std::sync::Arc;
 use std::time::Duration;
 
