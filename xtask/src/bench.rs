@@ -52,6 +52,8 @@ pub(crate) enum Workload {
     W5,
     /// Parked runs: memory, and time to be ready after a restart
     W6,
+    /// 100,000 live runs and 200,000 entries after the checkpoint: time to the first answered read
+    Recovery,
 }
 
 /// What it is compared with.

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod cases;
 mod clock;
 mod coverage;
 mod crash;
@@ -81,6 +82,7 @@ tasks! {
     Bench(bench),
     Sim(sim),
     Soak(soak),
+    Cases(cases),
 }
 
 fn main() -> ExitCode {

@@ -60,9 +60,16 @@ const POSTGRES: Server = Server {
     },
 };
 
+/// Whichever version Debian has, or a newer one that is on the path; 3.4 or later.
+const ETCD: Server = Server {
+    package: "etcd-server",
+    is_part: |package| package == "etcd-server",
+    is_in: |root| root.join("usr/bin/etcd").exists() || root == Path::new("/") && on_path("etcd"),
+};
+
 /// Makes every server startable by the tests.
 pub(crate) fn ensure_all(workspace: &Workspace) -> Result<()> {
-    [&POSTGRES].into_iter().try_for_each(|server| ensure(server, workspace))
+    [&POSTGRES, &ETCD].into_iter().try_for_each(|server| ensure(server, workspace))
 }
 
 /// Whichever version the machine has, else its Debian packages, unpacked under the target directory, in sight.

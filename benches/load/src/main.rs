@@ -1,10 +1,11 @@
-//! Load generator for the workloads W1 to W6: closed loops against a running coordinator, figures as JSON lines.
+//! Load generator for the workloads W1 to W6 and for recovery: closed loops against a running coordinator, figures as JSON lines.
 //!
 //! Owns: the workloads' definitions and callers. Never: starts or stops processes (xtask does).
 #![expect(clippy::print_stdout, reason = "figures go to standard output")]
 mod definitions;
 mod figures;
 mod parked;
+mod recovery;
 mod runs;
 mod slow;
 
@@ -100,6 +101,21 @@ enum Workload {
         #[arg(long, default_value_t = 1_000_000)]
         runs: u64,
     },
+    /// Recovery: park runs, wait for a checkpoint, then write so many entries after it.
+    RecoverySetup {
+        /// Runs.
+        #[arg(long, default_value_t = 100_000)]
+        runs: usize,
+        /// Entries.
+        #[arg(long, default_value_t = 200_000)]
+        entries: usize,
+    },
+    /// Recovery: read a run, on a node that may still be starting.
+    RecoveryRead {
+        /// The run.
+        #[arg(long)]
+        run: String,
+    },
     /// W6: park so many runs.
     Park {
         /// Runs.
@@ -131,6 +147,8 @@ async fn main() -> anyhow::Result<()> {
         Workload::SlowStart { runs } => slow::start(open().await?, runs).await?,
         Workload::SlowWait { runs } => slow::wait(slow::reach(&load.address).await?, runs).await?,
         Workload::Ready { runs } => parked::ready(slow::reach(&load.address).await?, runs).await?,
+        Workload::RecoverySetup { runs, entries } => recovery::prepare(open().await?, runs, entries).await?,
+        Workload::RecoveryRead { run } => recovery::read(&load.address, &run).await?,
         Workload::Park { runs } => parked::park(open().await?, runs).await?,
     };
     println!("{figures}");

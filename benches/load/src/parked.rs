@@ -21,7 +21,7 @@ const PARK_BATCH: usize = 500;
 /// A node that does not have all runs by then has lost some.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
-fn event(kind: &str, id: String) -> CloudEvent {
+pub(crate) fn event(kind: &str, id: String) -> CloudEvent {
     CloudEvent {
         id,
         source: "/bench".to_owned(),

@@ -79,7 +79,7 @@ async fn an_answer_is_sent_again_when_it_was_certainly_not_heard() {
 #[tokio::test]
 async fn the_deadline_ends_the_tries_with_the_servers_words() {
     let (client, tries) = refusing(Code::ResourceExhausted, u32::MAX).await;
-    let client = client.with_deadline(Duration::from_millis(300));
+    let client = client.with_deadline(Duration::from_secs(1));
     let error = client.approvals().list(v1::ListApprovalsRequest::default()).await.unwrap_err();
     assert_eq!(error, ClientError::Busy { message: "not now".to_owned(), retry_after: None });
     assert!(tries.load(Ordering::SeqCst) >= 2);

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use etcd_client::Error as EtcdError;
 use kapell_cluster::Lost;
 use kapell_runtime::{Job, OnDeath};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::endpoints::{Backoff, Turn};
 use crate::registration::Registration;
@@ -63,7 +63,12 @@ async fn signs(registration: &Registration, turn: Turn) -> Result<Infallible, Tr
     let Some((mut keeper, mut answers)) = opened.await? else { return Err(gone(registration, turn).await) };
     registration.renewed(sent);
     loop {
-        tokio::time::sleep_until(sent + lease.ttl / SIGNS).await;
+        tokio::select! {
+            biased;
+            // The watch goes there too: it has no sign of life of its own, and hangs unnoticed where nobody sends one.
+            () = endpoints.left(turn) => return Err(Trouble::Passing("the member was left".to_owned())),
+            () = sleep_until(sent + lease.ttl / SIGNS) => {}
+        }
         sent = Instant::now();
         let sign = async {
             keeper.keep_alive().await?;

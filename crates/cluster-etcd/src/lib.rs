@@ -1,6 +1,6 @@
 //! The cluster in etcd: nodes and shards under leases.
 //!
-//! Owns: a node's lease and how long it may be trusted, the keys of docs/adr/0005-cluster-in-etcd.md, and the way round
+//! Owns: a node's lease and how long it may be trusted, the keys of docs/adr/0008-cluster-in-etcd.md, and the way round
 //! a member of etcd that is dead, isolated or slow. Never: stores anything but members, owners, counters and the base of
 //! the epochs; decides who should own what.
 mod calls;

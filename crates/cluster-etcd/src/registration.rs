@@ -13,7 +13,7 @@ use crate::keys::Keys;
 use crate::view::{Base, View};
 
 /// This part of a lease is not used: clocks of two machines may not run equally fast, and who hears that the lease is
-/// over needs a moment to stop. Why: docs/adr/0005-cluster-in-etcd.md
+/// over needs a moment to stop. Why: docs/adr/0008-cluster-in-etcd.md
 const MARGIN_PART: u32 = 10;
 
 /// What was granted.

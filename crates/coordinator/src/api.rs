@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use kapell_proto::peer::v1::peer_service_server::PeerServiceServer;
 use kapell_proto::v1;
-use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming};
+use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming_up_to};
 use kapell_wire::peer::ASK_FRAME_BYTES_MAX;
 use tonic::transport::Server;
 
+use crate::limits::{APPLY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::options::CoordinatorOptions;
 use crate::peer::PeerServer;
 use crate::root::Root;
-use crate::session::{ConnectorSessions, Liveness, WorkerSessions};
+use crate::session::{ConnectorSessions, Liveness, Streams, WorkerSessions};
 
 const SERVE: Job = Job { name: "api", on_panic: OnDeath::StopNode };
 
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) node: Arc<str>,
     pub(crate) started: kapell_model::Timestamp,
+    pub(crate) streams: Streams,
 }
 
 impl Parts {
@@ -55,6 +57,7 @@ impl Parts {
             runtime: runtime.clone(),
             node: options.node.as_str().into(),
             started: runtime.clock.now(),
+            streams: Streams::default(),
         }
     }
 
@@ -83,12 +86,14 @@ pub(crate) fn serve(
         definitions: parts.definitions.clone(),
         runtime: runtime.clone(),
         liveness,
+        streams: parts.streams.clone(),
     };
     let connectors = ConnectorSessions {
         links: parts.links.clone(),
         definitions: parts.definitions.clone(),
         runtime: runtime.clone(),
         liveness,
+        streams: parts.streams.clone(),
     };
     let peers = PeerServer { peers: parts.peers.clone(), journal: parts.journal.clone() };
     let mut routes = tonic::service::Routes::builder();
@@ -101,9 +106,10 @@ pub(crate) fn serve(
         .add_service(v1::approval_service_server::ApprovalServiceServer::new(approvals::Approvals(
             parts.clone(),
         )))
-        .add_service(v1::resource_service_server::ResourceServiceServer::new(resources::Resources(
-            parts.clone(),
-        )))
+        .add_service(
+            v1::resource_service_server::ResourceServiceServer::new(resources::Resources(parts.clone()))
+                .max_decoding_message_size(APPLY_BYTES_MAX),
+        )
         .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())));
     if let Ok(reflection) = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(kapell_proto::DESCRIPTORS)
@@ -123,7 +129,7 @@ pub(crate) fn serve(
             .http2_keepalive_interval(Some(Duration::from_secs(2)))
             .http2_keepalive_timeout(Some(Duration::from_secs(4)))
             .add_routes(tonic::service::Routes::from(router))
-            .serve_with_incoming(incoming(listener))
+            .serve_with_incoming(incoming_up_to(listener, CONNECTIONS_MAX))
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the API cannot be served any more");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kapell_model::catalogue::SchemaCheck;
 use kapell_model::expr::scope_of;
+use kapell_model::limits::KEY_BYTES_MAX;
 use kapell_model::plan::CompiledWorkflow;
 use kapell_model::{Json, Name, Origin, RunId, ShardCount, ShardId};
 use kapell_wire::cloud_event::Event;
@@ -125,6 +126,11 @@ impl Ingest {
                 let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| {
                     Refused::Unreadable { workflow: workflow.name.clone(), reason: error.to_string() }
                 })?;
+                if value.len() > KEY_BYTES_MAX {
+                    let reason =
+                        format!("its key is {} bytes, at most {KEY_BYTES_MAX} are allowed", value.len());
+                    return Err(Refused::Unreadable { workflow: workflow.name.clone(), reason });
+                }
                 Some(Arc::<str>::from(value))
             }
         };
@@ -227,6 +233,8 @@ impl Refused {
             Refused::Shard(SubmitError::Busy { .. }) => "busy",
             Refused::Shard(SubmitError::KeyQueueFull { .. }) => "key-queue-full",
             Refused::Shard(SubmitError::NotFound(_)) => "not-found",
+            // No event asks for it.
+            Refused::Shard(SubmitError::TooMany { .. }) => "busy",
             Refused::Shard(SubmitError::Rejected(_)) => "rejected",
             Refused::Shard(SubmitError::Unavailable) => "journal-unavailable",
         }
@@ -238,5 +246,33 @@ impl Refused {
             Refused::Shard(error) => error.retry_after(),
             Refused::Unreadable { .. } | Refused::DoesNotFit { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::own_event::own_event;
+
+    #[test]
+    fn a_key_has_a_kibibyte_and_no_more() {
+        let in_force = InForce::of(&[json!({
+            "apiVersion": "kapell.dev/v1", "kind": "Workflow", "metadata": { "name": "w" },
+            "spec": { "key": "event.data", "steps": [{ "id": "a", "wait": { "for": "1s" } }] },
+        })]);
+        let shards = ShardCount::default();
+        let (links, definitions) = (Arc::new(Links::new(shards, 1)), Arc::default());
+        let ingest = Ingest { links, definitions, shards };
+        let workflow = in_force.catalogue.workflow(&Name::default_namespace(), &Name::new("w").unwrap());
+        let start = |bytes: usize| {
+            let event = own_event("t", "/s", "1", None, &Json::string(&"k".repeat(bytes))).unwrap();
+            ingest.start_of(workflow.unwrap(), &event)
+        };
+        assert_eq!(start(KEY_BYTES_MAX).unwrap().key.unwrap().len(), KEY_BYTES_MAX);
+        let refused = start(KEY_BYTES_MAX + 1).unwrap_err();
+        assert_eq!((refused.code(), refused.retry_after()), ("event-unreadable", None));
+        assert!(refused.to_string().contains("its key is 1025 bytes, at most 1024 are allowed"), "{refused}");
     }
 }

@@ -9,6 +9,7 @@ mod context;
 mod definitions;
 mod dispatch;
 mod ingest;
+mod limits;
 mod links;
 mod membership;
 mod options;

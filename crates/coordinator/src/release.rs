@@ -12,7 +12,7 @@ use crate::context;
 use crate::dispatch::DispatchMessage;
 use crate::links::Links;
 use crate::membership::definitions_counter;
-use crate::shard::{Output, Request, ShardArguments, ShardMessage, SubmitError, project};
+use crate::shard::{Output, Owed, Request, ShardArguments, ShardMessage, SubmitError, project};
 
 const BUMP: Job = Job { name: "tell of definitions", on_panic: OnDeath::Log };
 const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
@@ -77,7 +77,8 @@ fn start_child(links: &Arc<Links>, parent: ParentRef, start: crate::shard::Start
         for result in results {
             match result {
                 Ok(_) => {
-                    mailbox.submit_owed(Request::ChildConfirmed(parent.run, parent.unit, parent.attempt))
+                    let ParentRef { run, unit, attempt } = parent;
+                    mailbox.submit_owed(Request::Confirmed(Owed::Child(run, unit, attempt)));
                 }
                 // The parent asks again until it is confirmed.
                 Err(error) => tracing::debug!(%error, "a child was not started yet"),
@@ -97,7 +98,7 @@ fn cancel_child(links: &Arc<Links>, parent: ParentRef, child: kapell_model::RunI
         let Some(mailbox) = back.of_run(run) else { return };
         match result {
             Ok(()) | Err(SubmitError::Rejected(_)) => {
-                mailbox.submit_owed(Request::ChildConfirmed(run, unit, attempt));
+                mailbox.submit_owed(Request::Confirmed(Owed::ChildEnd(run, unit, attempt)));
             }
             Err(SubmitError::NotFound(_)) => {
                 let error = TaskError::new(ErrorClass::Unavailable, "the child was never started");
@@ -109,6 +110,7 @@ fn cancel_child(links: &Arc<Links>, parent: ParentRef, child: kapell_model::RunI
             Err(
                 error @ (SubmitError::Busy { .. }
                 | SubmitError::KeyQueueFull { .. }
+                | SubmitError::TooMany { .. }
                 | SubmitError::Unavailable),
             ) => tracing::debug!(%error, "a child was not canceled yet"),
         }

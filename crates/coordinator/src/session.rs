@@ -4,10 +4,12 @@
 //! shards understand. Never: keeps state beyond the connection.
 mod connector;
 mod outlet;
+mod streams;
 mod worker;
 
 pub(crate) use connector::ConnectorSessions;
 pub(crate) use outlet::Outlet;
+pub(crate) use streams::{OpenStream, Streams};
 pub(crate) use worker::WorkerSessions;
 
 use std::time::Duration;

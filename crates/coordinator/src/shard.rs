@@ -18,11 +18,12 @@ mod view;
 mod waits;
 
 pub(crate) use actor::{Shard, ShardArguments, project};
-pub(crate) use load::{LoadError, Told, fold, rebuild};
+pub(crate) use load::{LoadError, Rebuilt, Told, fold, rebuild};
 pub(crate) use mailbox::{Busy, Mailbox};
 pub(crate) use message::{
-    Audit, Delivered, Origin, Output, Reply, Request, ShardMessage, StartRun, Started, Stats, SubmitError,
-    WorkOrder,
+    AskedSince, Audit, Delivered, EndWaiter, Origin, Output, Past, Reply, Request, ShardMessage, StartRun,
+    Started, Stats, SubmitError, WorkOrder,
 };
+pub(crate) use orders::Owed;
 pub(crate) use state::ShardRules;
-pub(crate) use view::{digest, parse_approval_id, row_view, view};
+pub(crate) use view::{approval_key_text, digest, parse_approval_id, row_view, view};

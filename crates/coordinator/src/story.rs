@@ -3,7 +3,7 @@
 //! Owns: the words. Never: leaves an entry out.
 use kapell_kernel::{
     AfterFailure, ApprovalKey, CallOutcome, CallVerdict, Ending, Entry, OutcomeVerdict, PlanSource, Run,
-    UnitId, Verdict,
+    Undo, UnitId, Verdict,
 };
 use kapell_model::{Seq, Timestamp};
 use kapell_proto::v1;
@@ -59,6 +59,7 @@ fn unit_of(entry: &Entry) -> Option<UnitId> {
         | Entry::SleepBegan { unit, .. }
         | Entry::WaitBegan { unit, .. }
         | Entry::ChildBegan { unit, .. }
+        | Entry::ChildTimedOut { unit, .. }
         | Entry::UnitSettled { unit }
         | Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..), .. } => {
             Some(*unit)
@@ -105,6 +106,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::SleepBegan { .. } => "SleepBegan",
         Entry::WaitBegan { .. } => "WaitBegan",
         Entry::ChildBegan { .. } => "ChildBegan",
+        Entry::ChildTimedOut { .. } => "ChildTimedOut",
         Entry::SignalReceived { .. } => "SignalReceived",
         Entry::SignalTaken { .. } => "SignalTaken",
         Entry::FanJoined { .. } => "FanJoined",
@@ -203,18 +205,20 @@ fn text(run: &Run, entry: &Entry) -> String {
         Entry::WaitBegan { event_type, correlation, .. } => {
             format!("waits for event {event_type} with `{correlation}`")
         }
-        Entry::ChildBegan { child, .. } => format!("starts run {child}"),
+        Entry::ChildBegan { child, deadline, .. } => match deadline {
+            Some(deadline) => format!("starts run {child}, which may take until {deadline}"),
+            None => format!("starts run {child}"),
+        },
+        Entry::ChildTimedOut { undo, .. } => {
+            format!("the run that it started takes too long and is canceled; {}", undoing(*undo))
+        }
         Entry::SignalReceived { event } => format!("a signal came: {}", event.value()["type"]),
         Entry::SignalTaken { .. } => "the waiting step takes the signal".to_owned(),
         Entry::FanJoined { output, .. } => format!("every item is done: {}", short(output.as_str())),
         Entry::RunPaused { by, reason } => format!("paused by {by}: {reason}"),
         Entry::RunResumed { by } => format!("resumed by {by}"),
         Entry::WindUpBegan { towards, undo, children: _ } => {
-            let undoing = match undo {
-                kapell_kernel::Undo::Steps => "steps are undone first",
-                kapell_kernel::Undo::Nothing => "things stay as they are",
-            };
-            format!("it will end: {}; {undoing}", ending(towards))
+            format!("it will end: {}; {}", ending(towards), undoing(*undo))
         }
         Entry::UnitSettled { .. } => "let go, its last call is over".to_owned(),
         Entry::RunEnded { ending: how, .. } => ending(how),
@@ -225,6 +229,13 @@ fn text(run: &Run, entry: &Entry) -> String {
             OutcomeVerdict::Unknown => "outcome: unknown".to_owned(),
         },
         Entry::RunRetried { by, .. } => format!("{by} has the failed steps tried again"),
+    }
+}
+
+fn undoing(undo: Undo) -> &'static str {
+    match undo {
+        Undo::Steps => "steps are undone first",
+        Undo::Nothing => "things stay as they are",
     }
 }
 

@@ -5,7 +5,7 @@ mod begin;
 mod signals;
 mod undo;
 
-use kapell_model::limits::RUN_OUTPUT_BYTES_MAX;
+use kapell_model::limits::{KEY_BYTES_MAX, RUN_OUTPUT_BYTES_MAX};
 use kapell_model::plan::StepIndex;
 use kapell_model::{Json, Timestamp};
 use serde_json::{Map, Value};
@@ -123,7 +123,9 @@ fn end(run: &Run, at: Timestamp, ending: Ending) -> Entry {
             }
             None => run.accepted().key.as_deref().unwrap_or_default().to_owned(),
         };
-        Some((correlation.into(), at.after(rule.within)))
+        // No event could have it.
+        let fits = correlation.len() <= KEY_BYTES_MAX;
+        fits.then(|| (correlation.into(), at.after(rule.within)))
     });
     Entry::RunEnded { ending, at, outcome }
 }

@@ -10,7 +10,7 @@ mod task;
 use std::sync::Arc;
 
 use kapell_model::definition::OnFailure;
-use kapell_model::limits::{FOREACH_OUTPUT_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use kapell_model::limits::{FOREACH_OUTPUT_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_BYTES_MAX, SIGNALS_MAX};
 use kapell_model::{Json, Timestamp};
 
 use crate::Context;
@@ -24,9 +24,6 @@ use crate::scope;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
 
 type Decided = Result<Vec<Entry>, Rejected>;
-
-/// Signals that a run keeps until a step waits for them.
-const SIGNALS_MAX: usize = 10_000;
 
 /// table: which entries a command leads to, one line for each command.
 pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>) -> Decided {
@@ -136,11 +133,29 @@ fn fire(run: &Run, at: Timestamp, key: TimerKey, context: &Context<'_>) -> Decid
     let status =
         |unit, attempt| at_attempt(run, unit, attempt, OrderKey::Timer(key)).map(|unit| &unit.status);
     match key {
-        TimerKey::Attempt(unit, attempt) => {
-            let Status::Working { deadline } = status(unit, attempt)? else { return Err(stale()) };
-            due(*deadline, at, stale)?;
-            Ok(task::failed(run, at, (unit, attempt), too_long()))
-        }
+        TimerKey::Attempt(unit, attempt) => match status(unit, attempt)? {
+            Status::Working { deadline } => {
+                due(*deadline, at, stale)?;
+                Ok(task::failed(run, at, (unit, attempt), too_long()))
+            }
+            Status::InChild { deadline: Some(deadline), timed_out: None, .. } => {
+                due(*deadline, at, stale)?;
+                child::time_out(run, at, (unit, attempt))
+            }
+            Status::InChild { .. }
+            | Status::Waiting
+            | Status::Judging
+            | Status::Asking(_)
+            | Status::Cleared
+            | Status::BackingOff { .. }
+            | Status::Sleeping { .. }
+            | Status::Listening { .. }
+            | Status::Settling
+            | Status::Done(_)
+            | Status::Failed(_)
+            | Status::Canceled
+            | Status::Skipped => Err(stale()),
+        },
         TimerKey::Retry(unit, attempt) => {
             let Status::BackingOff { until } = status(unit, attempt)? else { return Err(stale()) };
             due(*until, at, stale)?;
@@ -188,11 +203,16 @@ fn too_long() -> TaskError {
 
 /// The entry that begins to end a failed run.
 pub(crate) fn wind_up(run: &Run, failure: Failure) -> Entry {
-    let undo = match run.plan.on_failure {
+    let undo = undo_of_failed(run);
+    Entry::WindUpBegan { towards: Ending::Failed(failure), undo, children: Children::Canceled }
+}
+
+/// What the workflow says becomes of the steps of a failed run.
+fn undo_of_failed(run: &Run) -> Undo {
+    match run.plan.on_failure {
         OnFailure::Compensate => Undo::Steps,
         OnFailure::Stop => Undo::Nothing,
-    };
-    Entry::WindUpBegan { towards: Ending::Failed(failure), undo, children: Children::Canceled }
+    }
 }
 
 fn deliver(run: &Run, unit: UnitId, attempt: Attempt, event: Json) -> Decided {
@@ -218,6 +238,11 @@ fn signal(run: &Run, event: Json) -> Decided {
     }
     if run.signals.len() >= SIGNALS_MAX {
         return Err(Rejected::TooMany { what: "unread signals", most: SIGNALS_MAX });
+    }
+    let kept: usize = run.signals.iter().map(Json::bytes_len).sum();
+    let (bytes, most) = (kept + event.bytes_len(), SIGNALS_BYTES_MAX);
+    if bytes > most {
+        return Err(Rejected::TooLarge { what: "the run's unread signals together", bytes, most });
     }
     Ok(vec![Entry::SignalReceived { event }])
 }

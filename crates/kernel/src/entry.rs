@@ -105,6 +105,8 @@ pub enum Entry {
         attempt: Attempt,
         /// What.
         question: Question,
+        /// When.
+        at: Timestamp,
         /// When silence becomes an answer.
         expires: Timestamp,
         /// Which.
@@ -218,6 +220,15 @@ pub enum Entry {
         child: RunId,
         /// `event.data` of the child.
         input: Json,
+        /// When the attempt will have taken too long; `None`: never.
+        deadline: Option<Timestamp>,
+    },
+    /// A child took too long; it is canceled, and its end is the end of the attempt.
+    ChildTimedOut {
+        /// The unit.
+        unit: UnitId,
+        /// Whether what the child did is undone.
+        undo: Undo,
     },
     /// An event was given to this run alone.
     SignalReceived {

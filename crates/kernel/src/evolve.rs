@@ -154,6 +154,7 @@ fn touched(entry: &Entry) -> Touched {
         | Entry::SleepBegan { unit, .. }
         | Entry::WaitBegan { unit, .. }
         | Entry::ChildBegan { unit, .. }
+        | Entry::ChildTimedOut { unit, .. }
         | Entry::UnitSettled { unit } => Touched::Unit(*unit),
         Entry::ApprovalDecided { key: ApprovalKey::Unit(unit, _), .. } => Touched::Unit(*unit),
         Entry::CallIntended { unit, no, .. }
@@ -259,6 +260,7 @@ fn apply(run: &mut Run, entry: &Entry) {
         | Entry::SleepBegan { .. }
         | Entry::WaitBegan { .. }
         | Entry::ChildBegan { .. }
+        | Entry::ChildTimedOut { .. }
         | Entry::UnitSettled { .. } => {}
     }
 }

@@ -47,6 +47,8 @@ pub enum Order {
         key: ApprovalKey,
         /// What is asked.
         question: Question,
+        /// Since when, if that is known.
+        since: Option<Timestamp>,
         /// When silence becomes an answer; `None`: never.
         expires: Option<Timestamp>,
     },

@@ -67,8 +67,8 @@ pub(crate) fn unit_orders(run: &Run, id: UnitId, unit: &Unit, orders: &mut Vec<O
         Status::Judging => orders.push(Order::Judge { unit: id, attempt: next }),
         Status::Asking(asked) => {
             let key = ApprovalKey::Unit(id, next);
-            let question = asked.question.clone();
-            orders.push(Order::AskApproval { key, question, expires: Some(asked.expires) });
+            let (question, since) = (asked.question.clone(), asked.since);
+            orders.push(Order::AskApproval { key, question, since, expires: Some(asked.expires) });
             orders.push(Order::SetTimer { key: TimerKey::Approval(id, next), at: asked.expires });
         }
         Status::Working { deadline } => {
@@ -91,14 +91,19 @@ pub(crate) fn unit_orders(run: &Run, id: UnitId, unit: &Unit, orders: &mut Vec<O
                 orders.push(Order::SetTimer { key: TimerKey::Wait(id, attempt), at: *until });
             }
         }
-        Status::InChild { child } => {
-            if let Phase::WindingUp { towards, undo } = &run.phase {
+        Status::InChild { child, deadline, timed_out } => {
+            if let Some(undo) = timed_out {
+                orders.push(cancel_late_child((id, attempt), *child, run, *undo));
+            } else if let Phase::WindingUp { towards, undo } = &run.phase {
                 orders.push(cancel_child((id, attempt), *child, run, (towards, *undo)));
             } else if let Some(StepKind::Subworkflow { workflow, .. }) =
                 run.plan_step(id.step).map(|step| &step.kind)
             {
                 let (workflow, input) = (workflow.clone(), unit.input.clone());
                 orders.push(Order::StartChild { unit: id, attempt, child: *child, workflow, input });
+                if let Some(at) = *deadline {
+                    orders.push(Order::SetTimer { key: TimerKey::Attempt(id, attempt), at });
+                }
             }
         }
         Status::Waiting
@@ -127,11 +132,21 @@ fn cancel_child(
         // No run is wound up towards it.
         Ending::Completed { .. } => (format!("run {}", run.id).into(), "it is over".into()),
     };
-    let mode = match undo {
+    Order::CancelChild { unit, attempt, child, by, reason, mode: mode_of(undo) }
+}
+
+/// A child that took too long is canceled once, whatever becomes of its parent meanwhile.
+fn cancel_late_child((unit, attempt): (UnitId, Attempt), child: RunId, run: &Run, undo: Undo) -> Order {
+    let (by, reason) =
+        (format!("run {}", run.id).into(), "it took longer than the timeout of its step".into());
+    Order::CancelChild { unit, attempt, child, by, reason, mode: mode_of(undo) }
+}
+
+fn mode_of(undo: Undo) -> CancelMode {
+    match undo {
         Undo::Steps => CancelMode::Undo,
         Undo::Nothing => CancelMode::Leave,
-    };
-    Order::CancelChild { unit, attempt, child, by, reason, mode }
+    }
 }
 
 fn dispatch(run: &Run, id: UnitId, unit: &Unit, deadline: kapell_model::Timestamp) -> Order {
@@ -169,13 +184,14 @@ pub(crate) fn call_order(unit: UnitId, call: &Call) -> Option<Order> {
     match &call.state {
         CallState::Intended => Some(Order::Call { unit, call: Box::new(call.clone()) }),
         CallState::Unknown { .. } => Some(Order::Reconcile { unit, call: Box::new(call.clone()) }),
-        CallState::Asking => Some(Order::AskApproval {
+        CallState::Asking { since } => Some(Order::AskApproval {
             key: ApprovalKey::Call(unit, call.no, call.attempt),
             question: Question {
                 kind: QuestionKind::CallOutcome,
                 ask: format!("Did the call of `{}` take effect? Its answer was lost.", call.tool).into(),
                 show: call.args.clone(),
             },
+            since: *since,
             expires: None,
         }),
         CallState::Succeeded(_) | CallState::Failed(_) => None,

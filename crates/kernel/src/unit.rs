@@ -9,6 +9,7 @@ use kapell_model::{Json, RunId, Timestamp, ToolRef};
 
 use crate::error::TaskError;
 use crate::order::Question;
+use crate::run::Undo;
 
 /// Counts tries of one unit, from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +126,19 @@ impl Unit {
         self.calls.iter().find(|call| call.no == no)
     }
 
+    /// Bytes of its calls and checkpoints.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let result = |call: &Call| match &call.state {
+            CallState::Succeeded(result) => result.bytes_len(),
+            CallState::Intended
+            | CallState::Unknown { .. }
+            | CallState::Asking { .. }
+            | CallState::Failed(_) => 0,
+        };
+        let calls: usize = self.calls.iter().map(|call| call.args.bytes_len() + result(call)).sum();
+        calls + self.checkpoints.iter().map(Json::bytes_len).sum::<usize>()
+    }
+
     /// Whether the run cannot end because of it: begun and not over, or with an open call.
     #[must_use]
     pub fn is_active(&self) -> bool {
@@ -180,10 +194,14 @@ pub enum Status {
         /// When the wait has taken too long.
         until: Option<Timestamp>,
     },
-    /// Another workflow runs; once this run is wound up, it is being canceled.
+    /// Another workflow runs; once this run is wound up or the time is up, it is being canceled.
     InChild {
         /// Its run.
         child: RunId,
+        /// When the attempt has taken too long; `None`: never.
+        deadline: Option<Timestamp>,
+        /// It has taken too long, and is canceled so.
+        timed_out: Option<Undo>,
     },
     /// The run is failing or canceled, and a tool call of this unit is still open.
     Settling,
@@ -202,6 +220,8 @@ pub enum Status {
 pub struct Asked {
     /// What is asked.
     pub question: Question,
+    /// Since when; `None`: a checkpoint from before it was kept does not tell.
+    pub since: Option<Timestamp>,
     /// When silence becomes an answer.
     pub expires: Timestamp,
     /// Which.
@@ -238,7 +258,10 @@ pub enum CallState {
         reason: Arc<str>,
     },
     /// Nobody could find out; a person is asked.
-    Asking,
+    Asking {
+        /// Since when; `None`: a checkpoint from before it was kept does not tell.
+        since: Option<Timestamp>,
+    },
     /// It took effect, with this result.
     Succeeded(Json),
     /// It did not take effect.
@@ -249,7 +272,7 @@ impl CallState {
     /// Whether the call may be under way, or nobody knows what it did.
     pub(crate) fn is_open(&self) -> bool {
         match self {
-            CallState::Intended | CallState::Unknown { .. } | CallState::Asking => true,
+            CallState::Intended | CallState::Unknown { .. } | CallState::Asking { .. } => true,
             CallState::Succeeded(_) | CallState::Failed(_) => false,
         }
     }

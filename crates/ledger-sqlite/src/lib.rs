@@ -5,7 +5,6 @@
 //!
 //! A commit is not flushed by itself (`synchronous = NORMAL`): after a power loss the file is older but whole, and its
 //! watermarks say from where to apply again.
-mod cursor;
 mod lane;
 mod list;
 mod read;
@@ -19,13 +18,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
-use kapell_ledger::{
-    ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, OUTPUT_BYTES_MAX, Page, RunQuery, RunRow,
-};
+use kapell_ledger::cursor::{self, List};
+use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, RunQuery, RunRow};
 use kapell_model::{RunId, Seq, ShardId};
 use rusqlite::Connection;
 
-use cursor::List;
 use lane::{Lane, Read, Write};
 use trouble::Trouble;
 
@@ -100,21 +97,13 @@ fn inline<T>(
     job(&mut conn).map_err(Trouble::answer)
 }
 
-/// Large outputs stay in the journal.
-fn slim(mut batch: LedgerBatch) -> LedgerBatch {
-    for run in &mut batch.runs {
-        run.output.take_if(|output| output.bytes_len() > OUTPUT_BYTES_MAX);
-    }
-    batch
-}
-
 impl Ledger for SqliteLedger {
     fn watermark(&self, shard: ShardId) -> BoxFuture<'_, Result<Seq, LedgerError>> {
         self.read(move |conn| read::watermark(conn, shard))
     }
 
     fn apply(&self, batch: LedgerBatch) -> BoxFuture<'_, Result<(), LedgerError>> {
-        let batch = slim(batch);
+        let batch = batch.slim();
         match &self.0 {
             Work::Inline(conn) => {
                 Box::pin(ready(inline(conn, |conn| write::apply(conn, [&batch].into_iter()))))

@@ -5,10 +5,10 @@
 //! A list is one or several ordered walks through an index (one for each state), merged; it stops at the limit. Three
 //! lists over all tenants (by key, by entity, by workflow without a namespace) read all rows of that key, entity or
 //! workflow and keep the first ones: operators ask them, tenants never.
+use kapell_ledger::cursor::Place;
 use kapell_ledger::{ApprovalQuery, RunQuery, RunState};
 use rusqlite::types::Value;
 
-use crate::cursor::Place;
 use crate::row::whole;
 
 /// A statement and what to bind to it.

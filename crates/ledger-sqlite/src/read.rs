@@ -1,11 +1,11 @@
 //! Reading: pages, single runs, watermarks.
 //!
 //! Owns: what is read together (one snapshot a call). Never: writes, or chooses an index.
+use kapell_ledger::cursor::{self, List, Place};
 use kapell_ledger::{ApprovalQuery, ApprovalRow, Page, RunQuery, RunRow, page_rows};
 use kapell_model::{RunId, Seq, ShardId};
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use crate::cursor::{self, List, Place};
 use crate::list;
 use crate::row::{self, RUN_COLUMNS};
 use crate::trouble::Trouble;

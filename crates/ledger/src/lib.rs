@@ -6,6 +6,8 @@
 //! - `apply` stores all rows of a batch and its watermark in one transaction, or nothing.
 //! - A batch whose watermark is not beyond the stored one changes nothing: applying twice is applying once.
 //! - Lists are paged by cursor; a row that does not change is returned exactly once by a walk over all pages.
+pub mod cursor;
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -128,6 +130,17 @@ pub struct LedgerBatch {
     pub runs: Vec<RunRow>,
     /// Which part of what `through` contains.
     pub part: Part,
+}
+
+impl LedgerBatch {
+    /// Without the outputs that a backend may leave out: they stay in the journal.
+    #[must_use]
+    pub fn slim(mut self) -> LedgerBatch {
+        for run in &mut self.runs {
+            run.output.take_if(|output| output.bytes_len() > OUTPUT_BYTES_MAX);
+        }
+        self
+    }
 }
 
 /// What has changed a lot is told in parts, so that nobody has to hold it all.

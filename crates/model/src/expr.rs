@@ -5,6 +5,7 @@
 mod convert;
 mod references;
 mod template;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +13,20 @@ use std::sync::{Arc, LazyLock};
 
 use cel::{Context, Env, Program, Value};
 
+use convert::NoJson;
 pub use references::References;
 pub use template::{Template, TemplateError, TemplateErrors};
 
 use crate::json::Json;
-use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_ITERATIONS_MAX};
+use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_ITERATIONS_MAX, EXPRESSION_VALUE_BYTES_MAX};
+use references::Shape;
 
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    let extended = env.add_extension(text::extend);
+    debug_assert!(extended.is_ok(), "a text function is in the standard library now: {extended:?}");
+    Arc::new(env)
+});
 
 /// One compiled CEL expression.
 #[derive(Clone)]
@@ -28,8 +36,7 @@ struct Compiled {
     source: String,
     program: Program,
     references: References,
-    /// Deepest nesting of `map`, `filter`, `all`, `exists`.
-    macro_depth: u32,
+    shape: Shape,
 }
 
 /// Why a text is no usable expression.
@@ -77,8 +84,14 @@ pub enum EvalError {
     TooCostly {
         /// The expression.
         expression: String,
-        /// Largest visible list to the power of the nesting of macros.
+        /// Longest list that it may go through, to the power of the nesting of macros.
         iterations: u64,
+    },
+    /// It gave more than [`EXPRESSION_VALUE_BYTES_MAX`].
+    #[error("`{expression}` gave more than {EXPRESSION_VALUE_BYTES_MAX} bytes; pass a reference instead")]
+    TooLarge {
+        /// The expression.
+        expression: String,
     },
     /// The value has no JSON form or the wrong type.
     #[error("`{expression}` gave {got}, expected {expected}")]
@@ -128,8 +141,8 @@ impl Expr {
                 reason: first.map_or_else(|| "empty expression".to_owned(), |e| readable(&e.msg)),
             }
         })?;
-        let (references, macro_depth) = references::of(program.expression());
-        Ok(Expr(Arc::new(Compiled { source: source.to_owned(), program, references, macro_depth })))
+        let (references, shape) = references::of(program.expression());
+        Ok(Expr(Arc::new(Compiled { source: source.to_owned(), program, references, shape })))
     }
 
     /// The text it was compiled from.
@@ -147,10 +160,14 @@ impl Expr {
     /// Its value as JSON.
     pub fn eval(&self, scope: &Scope) -> Result<serde_json::Value, EvalError> {
         let value = self.eval_cel(scope)?;
-        convert::to_json(&value).ok_or_else(|| EvalError::WrongType {
-            expression: shorten(self.source()),
-            got: value.type_of().to_string(),
-            expected: "a value that JSON can hold",
+        let expression = || shorten(self.source());
+        convert::to_json(&value, EXPRESSION_VALUE_BYTES_MAX).map_err(|why| match why {
+            NoJson::TooLarge => EvalError::TooLarge { expression: expression() },
+            NoJson::NotJson => EvalError::WrongType {
+                expression: expression(),
+                got: value.type_of().to_string(),
+                expected: "a value that JSON can hold",
+            },
         })
     }
 
@@ -173,7 +190,7 @@ impl Expr {
     }
 
     fn eval_cel(&self, scope: &Scope) -> Result<Value, EvalError> {
-        let iterations = scope.list_len_max.max(1).saturating_pow(self.0.macro_depth);
+        let iterations = self.0.shape.iterations(scope.list_len_max);
         if iterations > EXPRESSION_ITERATIONS_MAX {
             return Err(EvalError::TooCostly { expression: shorten(self.source()), iterations });
         }
@@ -183,6 +200,7 @@ impl Expr {
                 context.add_variable_from_value(*name, value.clone());
             }
         }
+        text::begin(self.0.shape.macro_depth);
         self.0.program.execute(&context).map_err(|error| EvalError::Failed {
             expression: shorten(self.source()),
             reason: shorten(&error.to_string()),

@@ -12,6 +12,11 @@ pub const DEFINITION_BYTES_MAX: usize = 256 << 10;
 pub const DOCUMENT_DEPTH_MAX: usize = 32;
 /// Nodes that YAML aliases may add to a definition document.
 pub const DOCUMENT_ALIAS_NODES_MAX: usize = 20_000;
+/// Most definitions of a store.
+pub const DEFINITIONS_MAX: usize = 10_000;
+/// All definitions of a store together, in bytes of JSON. They travel in one message to each worker and connector that
+/// comes, and in one answer to whoever lists them.
+pub const DEFINITIONS_BYTES_MAX: usize = 32 << 20;
 /// Most steps of a plan.
 pub const PLAN_STEPS_MAX: usize = 10_000;
 /// Most items of one foreach.
@@ -28,6 +33,16 @@ pub const RUN_OUTPUT_BYTES_MAX: usize = 16 << 20;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Tool calls of one task.
 pub const CALLS_PER_TASK_MAX: u32 = 10_000;
+/// Arguments and results of the tool calls of one task and its checkpoints, together, in bytes.
+pub const TASK_BYTES_MAX: usize = 64 << 20;
+/// Events sent to a run that no step has waited for yet.
+pub const SIGNALS_MAX: usize = 10_000;
+/// Those events together, in bytes.
+pub const SIGNALS_BYTES_MAX: usize = 8 << 20;
+/// Longest key of a run, and longest value by which an event finds the step that waits for it, in bytes.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Longest name or reason that somebody gives who steers a run or answers a question, in bytes.
+pub const WORDS_BYTES_MAX: usize = 4 << 10;
 /// Deepest nesting of subworkflows.
 pub const NESTING_MAX: u32 = 16;
 /// Runs that wait behind one key.
@@ -37,6 +52,12 @@ pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 /// Most iterations that one CEL evaluation may take: the largest list that it can see, to the power of the depth
 /// of its nested macros. About 10 ms; a bound by count gives the same answer on every machine.
 pub const EXPRESSION_ITERATIONS_MAX: u64 = 100_000;
+/// Bytes of text that the text functions of one CEL evaluation may read and write together. Some 20 ms; it is also what
+/// they may take of memory.
+pub const EXPRESSION_TEXT_BYTES_MAX: usize = 64 << 20;
+/// Largest value that one CEL evaluation may give, in bytes: as large as what it may look at, the output of a foreach
+/// among other things.
+pub const EXPRESSION_VALUE_BYTES_MAX: usize = 16 << 20;
 /// Longest message of an error that is kept, in bytes.
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
 /// Time that a call of a tool may take, unless the tool says otherwise.

@@ -16,12 +16,12 @@ mod workflows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use problem::{Doubt, FitError, Problem, ReferenceError, RuleError, ShapeError, What};
+pub use problem::{Doubt, FitError, LimitError, Problem, ReferenceError, RuleError, ShapeError, What};
 
 use crate::catalogue::{Catalogue, Namespace, SchemaCheck, SchemaError, ToolEntry};
 use crate::definition::{Definition, Kind};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::limits::CALL_TIMEOUT_DEFAULT;
+use crate::limits::{CALL_TIMEOUT_DEFAULT, DEFINITIONS_BYTES_MAX, DEFINITIONS_MAX};
 use crate::source::{SourceDocument, SourceFile};
 use crate::{Name, Span, ToolRef, pointer};
 use connectors::SoundTool;
@@ -61,7 +61,12 @@ pub fn load_over(sources: &[SourceFile], stored: Vec<Definition>) -> Result<Load
             }
         }
     }
+    // What is stored was within the limits when it came, and must be readable whatever they are now.
+    let is_new = !set.items.is_empty();
     set.add_stored(&mut report, stored);
+    if is_new {
+        set.limit(&mut report);
+    }
     set.finish(report)
 }
 
@@ -109,6 +114,21 @@ impl Set {
             if !replaced {
                 self.add(report, Subject::of(&definition, None), definition);
             }
+        }
+    }
+
+    fn limit(&self, report: &mut Report) {
+        let nobody = Subject::default();
+        let mut findings = report.about(&nobody);
+        let count = self.items.len();
+        if count > DEFINITIONS_MAX {
+            findings.add("", LimitError::Definitions { count });
+            return;
+        }
+        let bytes_of = |definition: &Definition| serde_json::to_vec(definition).map_or(0, |text| text.len());
+        let bytes = self.items.iter().map(|(_, definition)| bytes_of(definition)).sum();
+        if bytes > DEFINITIONS_BYTES_MAX {
+            findings.add("", LimitError::Bytes { bytes });
         }
     }
 

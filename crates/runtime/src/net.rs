@@ -12,6 +12,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,12 +21,16 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// An open connection.
-pub struct Connection(Box<dyn Io>);
+pub struct Connection {
+    io: Box<dyn Io>,
+    /// Held while it is open, where their number has a limit.
+    _counted: Option<OwnedSemaphorePermit>,
+}
 
 impl Connection {
     /// Wraps anything that carries bytes.
     pub fn new(io: impl Io) -> Connection {
-        Connection(Box::new(io))
+        Connection { io: Box::new(io), _counted: None }
     }
 }
 
@@ -84,10 +89,23 @@ impl Listener for tokio::net::TcpListener {
 
 /// Every connection that a listener accepts, for a tonic or axum server.
 pub fn incoming(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Connection>> + Send {
-    futures::stream::unfold(listener, |mut listener| async move {
+    incoming_up_to(listener, Semaphore::MAX_PERMITS)
+}
+
+/// As [`incoming`]; while so many are open, further ones wait with the operating system.
+pub fn incoming_up_to(
+    listener: Box<dyn Listener>,
+    open_max: usize,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let open = Arc::new(Semaphore::new(open_max));
+    futures::stream::unfold((listener, open), |(mut listener, open)| async move {
+        let counted = Arc::clone(&open).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok(connection) => return Some((Ok(connection), listener)),
+                Ok(connection) => {
+                    let counted = Connection { _counted: Some(counted), ..connection };
+                    return Some((Ok(counted), (listener, open)));
+                }
                 Err(error) => {
                     // Out of file handles or a connection reset in the backlog: others may still come.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -147,27 +165,50 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buf)
+        Pin::new(&mut *self.io).poll_read(cx, buf)
     }
 }
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(cx, buf)
+        Pin::new(&mut *self.io).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
+        Pin::new(&mut *self.io).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.io).poll_shutdown(cx)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut *self.io).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_too_many_waits_until_another_ends() {
+        let listener = SystemNet.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.address().to_string();
+        let mut accepted = Box::pin(incoming_up_to(listener, 2));
+        let mut dialed = Vec::new();
+        for _ in 0..3 {
+            dialed.push(SystemNet.dial(&address).await.unwrap());
+        }
+        let first = accepted.next().await.unwrap().unwrap();
+        let _second = accepted.next().await.unwrap().unwrap();
+        assert!(futures::poll!(accepted.next()).is_pending());
+        drop(first);
+        assert!(accepted.next().await.unwrap().is_ok());
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn sent_json(field: Field, text: &str) -> Result<Json, DecodeError> {
     if text.is_empty() {
         return Err(DecodeError::Missing { field });
     }
-    Json::parse(text).map_err(|_| DecodeError::NotJson { field })
+    Json::parse(text).map_err(|error| DecodeError::Damaged { field, reason: error.to_string() })
 }
 
 pub(crate) fn json_option(field: Field, text: Option<&str>) -> Result<Option<Json>, DecodeError> {

@@ -55,7 +55,7 @@ pub struct DefinitionRecord {
 pub fn encode_record(at: Timestamp, body: RecordRef<'_>) -> Bytes {
     let kind = match body {
         RecordRef::Entry(entry) => {
-            proto::record::Kind::Entry(proto::Entry { kind: Some(entry::to_proto(entry)) })
+            proto::record::Kind::Entry(proto::Entry { kind: Some(entry::to_proto(at, entry)) })
         }
         RecordRef::Definition(definition) => proto::record::Kind::Definition(definition_to(definition)),
     };
@@ -71,7 +71,7 @@ pub fn decode_record(
     let body = match record.kind {
         Some(proto::record::Kind::Entry(entry)) => {
             let kind = entry.kind.ok_or_else(|| nothing_known(bytes, &[1]))?;
-            RecordBody::Entry(entry::from_proto(kind, definitions)?)
+            RecordBody::Entry(entry::from_proto(Timestamp(record.at_ms), kind, definitions)?)
         }
         Some(proto::record::Kind::Definition(definition)) => {
             RecordBody::Definition(definition_from(&definition, field::json)?)

@@ -66,6 +66,6 @@ impl LedgerStore for Memory {
     }
 }
 
-ledger_contract!(sqlite_with_threads, || Files::new(Mode::Thread));
-ledger_contract!(sqlite_inline, || Files::new(Mode::Inline));
-ledger_contract!(sqlite_in_memory, || Memory);
+ledger_contract!(sqlite_with_threads, || Some(Files::new(Mode::Thread)));
+ledger_contract!(sqlite_inline, || Some(Files::new(Mode::Inline)));
+ledger_contract!(sqlite_in_memory, || Some(Memory));

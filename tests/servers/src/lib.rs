@@ -10,6 +10,7 @@
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it skips"
 )]
+mod etcd;
 mod postgres;
 mod process;
 
@@ -17,6 +18,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+pub use etcd::{Etcd, EtcdTls};
 pub use postgres::{Durability, Postgres, Setup};
 
 /// Environment variable: with the value `required` a missing server fails the test instead of skipping it.

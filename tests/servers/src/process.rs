@@ -59,6 +59,16 @@ pub(crate) fn wait_until(child: &mut Child, holds: impl Fn() -> bool) -> bool {
     holds() && matches!(child.try_wait(), Ok(None))
 }
 
+/// Looks until there is something, or for long enough.
+pub(crate) fn wait_for<T>(look: impl Fn() -> Option<T>) -> Option<T> {
+    looks().find_map(|()| look())
+}
+
+/// Sends a signal to a process that runs.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    kill_process(pid(child), signal).unwrap();
+}
+
 /// Sends a signal and waits for the end; kills what does not end.
 pub(crate) fn end(child: &mut Child, signal: Signal) {
     // It may have ended by itself.

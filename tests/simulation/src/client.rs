@@ -18,7 +18,7 @@ use kapell_runtime::{Runtime, channel};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
-use crate::company::{DEFINITIONS, Happening, Kind};
+use crate::company::{DEFINITIONS, Happening, Kind, SLOW_DEFINITIONS};
 use crate::hosts::COORDINATOR;
 use crate::mix::Mix;
 use crate::world::World;
@@ -74,7 +74,11 @@ impl Client {
     }
 
     async fn apply(&self) -> anyhow::Result<()> {
-        let files = vec![v1::SourceFile { name: "company.yaml".to_owned(), text: DEFINITIONS.to_owned() }];
+        let mut sources = vec![("company.yaml", DEFINITIONS)];
+        sources.extend(self.mix.is_slow.then_some(("slow.yaml", SLOW_DEFINITIONS)));
+        let file =
+            |(name, text): (&str, &str)| v1::SourceFile { name: name.to_owned(), text: text.to_owned() };
+        let files = sources.into_iter().map(file).collect();
         let request = v1::ApplyRequest { files, dry_run: false };
         let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
         ensure!(answer.errors.is_empty(), "the definitions do not hold together: {:?}", answer.errors);

@@ -7,8 +7,12 @@ use kapell_runtime::{Entropy as _, SeededEntropy};
 use kapell_worker::{Agent, TaskContext};
 use serde_json::{Value, json};
 
+use crate::mix::Mix;
+
 /// Everything that runs, as one file.
 pub(crate) const DEFINITIONS: &str = include_str!("company.yaml");
+/// What runs beside it where subworkflows take too long.
+pub(crate) const SLOW_DEFINITIONS: &str = include_str!("slow.yaml");
 
 /// How much happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(crate) enum Kind {
     Late,
     /// Waits for ever.
     Park,
+    /// Its subworkflow takes too long, twice; each time what that did is undone, and in the end all is.
+    Slow,
     /// Somebody cancels it, and what was done is undone.
     Cancel,
     /// Somebody cancels it, and what was done stays.
@@ -93,6 +99,7 @@ impl Kind {
             Kind::Hold => "hold",
             Kind::Late => "late",
             Kind::Park => "park",
+            Kind::Slow => "slow",
             Kind::Cancel => "cancel",
             Kind::Leave => "leave",
             Kind::Halt => "halt",
@@ -111,6 +118,7 @@ impl Kind {
             | Kind::Fix
             | Kind::Hold
             | Kind::Late
+            | Kind::Slow
             | Kind::Park => self.name(),
         }
     }
@@ -121,7 +129,7 @@ impl Kind {
             Kind::Order | Kind::Line | Kind::Pause | Kind::Decide | Kind::Hold | Kind::Halt => &["Completed"],
             // One that cannot be tried again, because its beginning was trimmed, stays as it is.
             Kind::Fix => &["Completed", "Failed"],
-            Kind::Trip | Kind::Late => &["Failed"],
+            Kind::Trip | Kind::Late | Kind::Slow => &["Failed"],
             Kind::Park => &[],
             // Somebody may come too late.
             Kind::Cancel | Kind::Leave => &["Completed", "Canceled"],
@@ -138,6 +146,8 @@ pub(crate) enum Promise {
     InOrder(&'static [&'static str]),
     /// As far as it came, and backwards again when it was undone.
     Steps(&'static [&'static str]),
+    /// First and last these, and between them at most so many pairs of something and its undoing.
+    Rounds(&'static str, usize),
 }
 
 impl Happening {
@@ -156,6 +166,7 @@ impl Happening {
             Kind::Fix => Promise::Steps(&["first", "second"]),
             Kind::Hold => Promise::InOrder(&["held"]),
             Kind::Late => Promise::InOrder(&["began", "undo-began"]),
+            Kind::Slow => Promise::Rounds("before", 2),
             Kind::Park => Promise::InOrder(&[]),
             Kind::Halt => Promise::InOrder(&["a", "b", "c"]),
             Kind::Cancel | Kind::Leave if ending == Some("Completed") => Promise::InOrder(&["a", "b", "c"]),
@@ -165,12 +176,14 @@ impl Happening {
 }
 
 /// The events of a scenario.
-pub(crate) fn happenings(seed: u64, scenario: Scenario, is_wide: bool) -> Vec<Happening> {
+pub(crate) fn happenings(seed: u64, scenario: Scenario, mix: &Mix) -> Vec<Happening> {
+    let is_wide = mix.is_wide;
     let dice = SeededEntropy::new(seed ^ 0xe0e0);
     let kinds: Vec<Kind> = match (scenario, is_wide) {
         (Scenario::Whole, true) => {
             let more = (0..MORE).map(|_| ALL[dice.below(ALL.len() as u64) as usize]).collect::<Vec<_>>();
-            let mut kinds = [&ALL[..], &more].concat();
+            let slow: &[Kind] = if mix.is_slow { &[Kind::Slow, Kind::Slow] } else { &[] };
+            let mut kinds = [&ALL[..], &more, slow].concat();
             // Which comes after which decides what meets which trouble.
             for at in (1..kinds.len()).rev() {
                 kinds.swap(at, dice.below(at as u64 + 1) as usize);

@@ -47,6 +47,9 @@ fn keeps(happening: &Happening, world: &mut State) {
                 || (is_forgotten && as_far_as_it_came(&posted, steps, true));
             (!is_right).then(|| format!("a part of {steps:?} (all of it undone: {is_undone})"))
         }
+        Promise::Rounds(around, most) => {
+            (!is_in_rounds(&posted, around, most)).then(|| format!("rounds within {around}"))
+        }
     };
     if let Some(promised) = wrong {
         let text = format!("{}, {ending:?}: {posted:?} was posted, not {promised}", happening.id);
@@ -62,6 +65,17 @@ fn as_far_as_it_came(posted: &[String], steps: &[&str], is_undone: bool) -> bool
     forward.len() <= steps.len()
         && forward.iter().zip(steps).all(|(entry, step)| entry == step)
         && if is_undone { back == undone } else { back.is_empty() }
+}
+
+/// Something, then pairs of another thing and its undoing, then the undoing of the first.
+fn is_in_rounds(posted: &[String], around: &str, most: usize) -> bool {
+    let [first, rounds @ .., last] = posted else { return false };
+    let is_pair = |pair: &[String]| pair.len() == 2 && pair[1] == format!("undo-{}", pair[0]);
+    let (is_first, is_last) = (first == around, *last == format!("undo-{around}"));
+    let mut done: Vec<&String> = rounds.iter().step_by(2).collect();
+    done.dedup();
+    let each_once = done.len() == rounds.len().div_ceil(2);
+    is_first && is_last && rounds.chunks(2).all(is_pair) && rounds.len() <= 2 * most && each_once
 }
 
 /// Runs of one key in the order in which their events were accepted.

@@ -51,6 +51,9 @@ struct Args {
     /// The mix that the simulation had at first, for the seeds of its bugs
     #[arg(long)]
     first_mix: bool,
+    /// The mix that it had before subworkflows took too long, for the seeds of its bugs
+    #[arg(long)]
+    second_mix: bool,
     /// The business system posts the first entry twice: the judge must find it
     #[arg(long)]
     post_twice: bool,
@@ -92,6 +95,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let mix = match () {
         () if args.first_mix => Mix::FIRST,
         () if args.clocks => Mix::CLOCKS,
+        () if args.second_mix => Mix::second_of(args.seed),
         () => Mix::of(args.seed),
     };
     let spoil = args.post_twice.then_some(Spoil::PostTwice);

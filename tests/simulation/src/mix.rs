@@ -22,6 +22,8 @@ pub(crate) struct Mix {
     pub(crate) is_only_clocks: bool,
     /// Hosts are cut off for longer than a lease, and then everything that they sent arrives.
     pub(crate) stalls: bool,
+    /// Subworkflows take too long.
+    pub(crate) is_slow: bool,
 }
 
 /// Checkpoints and history of a shard.
@@ -42,6 +44,7 @@ impl Mix {
         resets: false,
         is_only_clocks: false,
         stalls: false,
+        is_slow: false,
     };
 
     /// Only the clocks go wrong.
@@ -66,7 +69,13 @@ impl Mix {
             resets: often(),
             is_only_clocks: false,
             stalls: often(),
+            is_slow: often(),
         }
+    }
+
+    /// The mix of a seed before subworkflows took too long.
+    pub(crate) fn second_of(seed: u64) -> Mix {
+        Mix { is_slow: false, ..Mix::of(seed) }
     }
 
     /// Whether the journal forgets the beginnings of runs.

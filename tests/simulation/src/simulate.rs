@@ -57,7 +57,7 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
         world: world.clone(),
         disk: FaultDisk::new(),
         ledger: LedgerFile::new()?,
-        happenings: Arc::new(happenings(wanted.seed, wanted.scenario, wanted.mix.is_wide)),
+        happenings: Arc::new(happenings(wanted.seed, wanted.scenario, &wanted.mix)),
         mix: wanted.mix,
     };
     let mut sim = build(wanted.seed, &site);

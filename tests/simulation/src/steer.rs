@@ -89,7 +89,9 @@ impl Client {
                 self.told(happening, "retry", told)?;
                 Ok(Stage::Done)
             }
-            Kind::Order | Kind::Pause | Kind::Decide | Kind::Late | Kind::Park => Ok(Stage::Done),
+            Kind::Order | Kind::Pause | Kind::Decide | Kind::Late | Kind::Slow | Kind::Park => {
+                Ok(Stage::Done)
+            }
         }
     }
 

@@ -21,11 +21,20 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--first-mix", "--seed", "24"],
         "two runs never ended; finding out whether a call took effect became a read",
     ),
-    (&["--seed", "1", "--calm"], "a refused retry left the run in its shard, live for ever"),
-    (&["--seed", "7"], "a worker that came back within its lease lost its tasks until their timeout"),
-    (&["--seed", "22"], "no checkpoint held the definitions, and they were trimmed: no start any more"),
-    (&["--seed", "27"], "as seed 22"),
-    (&["--seed", "40"], "a ledger built anew left out shards whose journal was trimmed to the end"),
+    (&["--second-mix", "--seed", "1", "--calm"], "a refused retry left the run in its shard, live for ever"),
+    (
+        &["--second-mix", "--seed", "7"],
+        "a worker that came back within its lease lost its tasks until their timeout",
+    ),
+    (
+        &["--second-mix", "--seed", "22"],
+        "no checkpoint held the definitions, and they were trimmed: no start any more",
+    ),
+    (&["--second-mix", "--seed", "27"], "as seed 22"),
+    (
+        &["--second-mix", "--seed", "40"],
+        "a ledger built anew left out shards whose journal was trimmed to the end",
+    ),
 ];
 
 /// Seeds of one test.

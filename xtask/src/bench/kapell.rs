@@ -21,6 +21,9 @@ const KILLED_RUNS: u32 = 64;
 const KILLED_STEPS: u32 = 5;
 /// Into the second or third step of every run.
 const KILL_AFTER: Duration = Duration::from_millis(500);
+/// Live runs of the recovery, and entries after the checkpoint.
+const RECOVERED_RUNS: u32 = 100_000;
+const RECOVERED_ENTRIES: u32 = 200_000;
 /// Until memory has settled.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,7 @@ pub(crate) fn measure(workspace: &Workspace, workload: Workload, amount: Amount)
         Workload::W4 => site.killed(),
         Workload::W5 => site.burst(workspace, amount),
         Workload::W6 => site.parked(amount),
+        Workload::Recovery => site.recovery(),
     }
 }
 
@@ -188,6 +192,27 @@ impl Site {
             figure("w6", amount.parked_runs, "parked/s", Better::Higher, number(&parked, "per_s")?),
             figure("w6", amount.parked_runs, "memory a run bytes", Better::Lower, each),
             figure("w6", amount.parked_runs, "ready after kill -9 s", Better::Lower, ready),
+        ])
+    }
+}
+
+impl Site {
+    /// What a restart has to do: load the checkpoint, evolve the tail, drive what is outstanding.
+    fn recovery(&self) -> Result<Vec<Figure>> {
+        let mut coordinator = self.coordinator("coordinator")?;
+        answer(&mut self.load(&["setup"]))?;
+        let (runs, entries) = (RECOVERED_RUNS.to_string(), RECOVERED_ENTRIES.to_string());
+        let prepared = answer(&mut self.load(&["recovery-setup", "--runs", &runs, "--entries", &entries]))?;
+        let run = prepared["run"].as_str().context("no run to read")?;
+        coordinator.kill()?;
+        let watch = Stopwatch::start();
+        let _coordinator = self.coordinator("coordinator")?;
+        answer(&mut self.load(&["recovery-read", "--run", run]))?;
+        let took = watch.elapsed().as_secs_f64();
+        let entries = number(&prepared, "entries")?;
+        Ok(vec![
+            figure("recovery", RECOVERED_RUNS, "entries after the checkpoint", Better::Higher, entries),
+            figure("recovery", RECOVERED_RUNS, "exec to first answered read s", Better::Lower, took),
         ])
     }
 }

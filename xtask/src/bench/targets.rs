@@ -29,6 +29,7 @@ pub(crate) fn target(workload: &str, concurrency: u32, metric: &str) -> Option<T
         ("w5", _, "events/s in batches of 64") => Target::Share(0.4, "floor: journal alone, appends/s"),
         ("w6", _, "memory a run bytes") => Target::AtMost(1_500.0),
         ("w6", _, "ready after kill -9 s") => Target::AtMost(8.0),
+        ("recovery", _, "exec to first answered read s") => Target::AtMost(2.0),
         _ => return None,
     })
 }

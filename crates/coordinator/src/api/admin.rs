@@ -1,4 +1,6 @@
 //! What operators ask of a node.
+use std::time::Duration;
+
 use futures::future::join_all;
 use kapell_model::{RunId, Seq, ShardId};
 use kapell_proto::v1;
@@ -12,7 +14,7 @@ use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
 use crate::placement::{Known, PlacementMessage};
-use crate::shard::{Audit, Request, Stats, SubmitError};
+use crate::shard::{Audit, Rebuilt, Request, Stats, SubmitError, rebuild as rebuild_shard};
 
 /// What operators ask of a node.
 pub(super) struct Admin(pub(super) Parts);
@@ -57,7 +59,7 @@ impl v1::admin_service_server::AdminService for Admin {
 }
 
 /// Time to find out how far the ledger is behind.
-const BEHIND_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+const BEHIND_WAIT_MAX: Duration = Duration::from_secs(1);
 
 async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
     let mailbox = parts.links.mailboxes().get(shard)?;
@@ -99,6 +101,7 @@ async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
             last_seq: stats.last,
             live_runs: stats.live,
             queued_commands: waiting as u64,
+            checkpointed_seq: stats.checkpointed.map(|through| through.0),
         });
     }
     let (reply, tasks) = oneshot::channel();
@@ -186,7 +189,7 @@ async fn doctor(parts: &Parts) -> Result<v1::DoctorResponse, Status> {
     if first.findings.is_empty() {
         return Ok(first);
     }
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let mut second = examine(parts).await?;
     second.findings.retain(|finding| first.findings.contains(finding));
     Ok(second)
@@ -256,6 +259,36 @@ fn finding_with(kind: &str, run: &RunId, text: &str, todo: &str) -> v1::Finding 
     }
 }
 
+/// How often a shard is folded whose checkpoint changes meanwhile. While the ledger is built, a shard can store at most
+/// the one checkpoint that the ledger was ready for.
+const FOLDS_MAX: u32 = 10;
+/// Pause before a shard is looked at again that stores a checkpoint.
+const FOLD_AGAIN: Duration = Duration::from_millis(200);
+
+/// Folds one shard, as of one checkpoint.
+async fn fold(parts: &Parts, shard: ShardId) -> Result<Rebuilt, Status> {
+    for _ in 0..FOLDS_MAX {
+        if let Some(before) = checkpointed(parts, shard).await {
+            let rebuilt = rebuild_shard(parts.journal.as_ref(), &parts.definitions, shard, before)
+                .await
+                .map_err(|error| Status::data_loss(error.to_string()))?;
+            if let (Some(rebuilt), Some(after)) = (rebuilt, checkpointed(parts, shard).await)
+                && after == before
+            {
+                return Ok(rebuilt);
+            }
+        }
+        tokio::time::sleep(FOLD_AGAIN).await;
+    }
+    let text = format!("shard {shard} is storing checkpoints; run `kapell ledger rebuild` again");
+    Err(Status::unavailable(text))
+}
+
+/// What the shard's checkpoint covers, if that is not changing.
+async fn checkpointed(parts: &Parts, shard: ShardId) -> Option<Seq> {
+    stats(parts, usize::from(shard.0)).await.and_then(|(stats, _)| stats.checkpointed)
+}
+
 /// Folds every run that the journal still holds and writes its row.
 async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
     if here(parts).count() < parts.links.mailboxes().len() {
@@ -267,9 +300,7 @@ async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
     let mut answer = v1::RebuildLedgerResponse::default();
     for shard in 0..parts.links.mailboxes().len() {
         let shard = ShardId(shard as u16);
-        let rebuilt = crate::shard::rebuild(parts.journal.as_ref(), &parts.definitions, shard)
-            .await
-            .map_err(|error| Status::data_loss(error.to_string()))?;
+        let rebuilt = fold(parts, shard).await?;
         answer.entries += rebuilt.entries;
         answer.runs += rebuilt.batch.runs.len() as u64;
         if rebuilt.batch.through > Seq::ZERO {

@@ -31,10 +31,12 @@ impl v1::event_service_server::EventService for Events {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let parts = self.0.clone();
+        let (parts, open) = (self.0.clone(), self.0.streams.open()?);
         let answers = request
             .into_inner()
             .map(move |request| {
+                // Held as long as the stream is.
+                let _counted = &open;
                 let parts = parts.clone();
                 async move { publish(&parts, request?).await }
             })

@@ -1,5 +1,6 @@
 //! Runs: start, look, steer.
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join;
@@ -16,7 +17,7 @@ use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 use super::{Parts, forward, starts, status};
 use crate::answer::{answer, replying};
 use crate::own_event::own_event;
-use crate::shard::{self, Reply, Request, StartRun, SubmitError, Told};
+use crate::shard::{self, EndWaiter, Past, Reply, Request, StartRun, SubmitError, Told};
 use crate::story;
 
 /// Runs: start, look, steer.
@@ -45,7 +46,8 @@ impl v1::run_service_server::RunService for Runs {
         &self,
         request: GrpcRequest<Streaming<v1::StartFrame>>,
     ) -> Result<Response<starts::Answers>, Status> {
-        Ok(Response::new(starts::serve(self.0.clone(), request.into_inner())))
+        let open = self.0.streams.open()?;
+        Ok(Response::new(starts::serve(self.0.clone(), request.into_inner(), open)))
     }
 
     async fn get(&self, request: GrpcRequest<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
@@ -100,21 +102,23 @@ impl v1::run_service_server::RunService for Runs {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
         let mode = if request.leave { CancelMode::Leave } else { CancelMode::Undo };
-        let command = Command::Cancel { by: status::by(&request.by), reason: request.reason.into(), mode };
+        let (by, reason) = (status::by(&request.by)?, status::words("reason", &request.reason)?);
+        let command = Command::Cancel { by, reason, mode };
         steer(&self.0, run, command).await.map(Response::new)
     }
 
     async fn pause(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
-        let command = Command::Pause { by: status::by(&request.by), reason: request.reason.into() };
+        let (by, reason) = (status::by(&request.by)?, status::words("reason", &request.reason)?);
+        let command = Command::Pause { by, reason };
         steer(&self.0, run, command).await.map(Response::new)
     }
 
     async fn resume(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
-        steer(&self.0, run, Command::Resume { by: status::by(&request.by) }).await.map(Response::new)
+        steer(&self.0, run, Command::Resume { by: status::by(&request.by)? }).await.map(Response::new)
     }
 
     async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
@@ -123,7 +127,7 @@ impl v1::run_service_server::RunService for Runs {
             return RunServiceClient::new(owner).retry(forward::passed_on(request.into_inner())).await;
         }
         let request = request.into_inner();
-        retry(&self.0, run, Command::Retry { by: status::by(&request.by) }).await.map(Response::new)
+        retry(&self.0, run, Command::Retry { by: status::by(&request.by)? }).await.map(Response::new)
     }
 }
 
@@ -163,12 +167,29 @@ pub(super) fn start_of(parts: &Parts, request: &v1::StartRunRequest) -> Result<S
 async fn await_end(parts: &Parts, run: RunId) -> Option<v1::Run> {
     loop {
         let (reply, ended) = oneshot::channel();
-        parts.links.of_run(run)?.submit(Request::AwaitEnd(run, replying(reply))).await;
+        parts.links.of_run(run)?.submit(Request::AwaitEnd(run, waiting(reply))).await;
         match ended.await {
             Ok(seen) => return seen,
             // Its shard died or moved: whoever has it now knows.
             Err(_) => tokio::time::sleep(ASK_AGAIN).await,
         }
+    }
+}
+
+/// Waits for an end until the other side of the channel is gone.
+fn waiting(reply: oneshot::Sender<Option<v1::Run>>) -> EndWaiter {
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    let listener = reply.clone();
+    EndWaiter {
+        is_gone: Box::new(move || {
+            let reply = listener.lock().unwrap_or_else(PoisonError::into_inner);
+            reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+        }),
+        tell: Box::new(move |seen| {
+            if let Some(reply) = reply.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                answer(reply, seen);
+            }
+        }),
     }
 }
 
@@ -256,11 +277,13 @@ async fn retry(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, S
     if live(parts, run, |_| ()).await?.is_some() {
         return steer(parts, run, command).await;
     }
-    let (folded, _) = history(parts, run).await?;
-    let unknown = SubmitError::NotFound(run);
-    let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
+    let (folded, entries) = history(parts, run).await?;
+    let unknown = || status::of_submit(&SubmitError::NotFound(run));
+    let mailbox = parts.links.of_run(run).ok_or_else(unknown)?;
+    let (first, ..) = entries.first().ok_or_else(unknown)?;
+    let past = Past { run: Box::new(folded), first: *first };
     let (reply, answered) = oneshot::channel();
-    mailbox.submit(Request::Revive(Box::new(folded), Box::new(command), replying(reply))).await;
+    mailbox.submit(Request::Revive(past, Box::new(command), replying(reply))).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
     result.map_err(|error| status::of_submit(&error))?;
     get(parts, run).await
@@ -279,13 +302,18 @@ async fn watch(
     parts: &Parts,
     run: RunId,
 ) -> Result<Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>, Status> {
+    let open = parts.streams.open()?;
     let first = get(parts, run).await?;
     let begin = Watching { parts: parts.clone(), run, changes: None, seen: Seen::of(&first) };
     let later = futures::stream::unfold(begin, |mut watching| async move {
         let next = watching.next().await?;
         Some((next, watching))
     });
-    Ok(Box::pin(futures::stream::iter([Ok(first)]).chain(later)))
+    let seen = futures::stream::iter([Ok(first)]).chain(later);
+    Ok(Box::pin(seen.inspect(move |_| {
+        // Held as long as the stream is.
+        let _counted = &open;
+    })))
 }
 
 /// Somebody watches a run. The shard ends the changes when the run is over, and also when it dies or moves.
@@ -323,26 +351,41 @@ impl Watching {
             return None;
         }
         let state = match self.change().await {
-            Some(state) => Ok(state),
-            None => get(&self.parts, self.run).await,
+            Ok(Some(state)) => Ok(state),
+            Ok(None) => get(&self.parts, self.run).await,
+            Err(refused) => Err(refused),
         };
         self.seen = state.as_ref().map_or(Seen::Ended, Seen::of);
         Some(state)
     }
 
     /// The next change; `None`: there will be no more from whoever had the shard.
-    async fn change(&mut self) -> Option<v1::Run> {
+    async fn change(&mut self) -> Result<Option<v1::Run>, Status> {
         if self.changes.is_none() {
-            let (to, changes) = mpsc::channel(WATCH_WAITING_MAX);
-            self.parts.links.of_run(self.run)?.submit(Request::Watch(self.run, to)).await;
-            self.changes = Some(changes);
+            self.changes = self.subscribe().await?;
         }
-        let change = self.changes.as_mut()?.recv().await;
+        let change = match &mut self.changes {
+            Some(changes) => changes.recv().await,
+            None => None,
+        };
         if change.is_none() {
             self.changes = None;
             tokio::time::sleep(ASK_AGAIN).await;
         }
-        change
+        Ok(change)
+    }
+
+    /// `None`: whoever had the shard is gone, and may be asked again.
+    async fn subscribe(&self) -> Result<Option<mpsc::Receiver<v1::Run>>, Status> {
+        let (to, changes) = mpsc::channel(WATCH_WAITING_MAX);
+        let Some(mailbox) = self.parts.links.of_run(self.run) else { return Ok(None) };
+        let (reply, answered) = oneshot::channel();
+        mailbox.submit(Request::Watch(self.run, to, replying(reply))).await;
+        match answered.await {
+            Ok(Ok(())) => Ok(Some(changes)),
+            Ok(Err(error)) => Err(status::of_submit(&error)),
+            Err(_) => Ok(None),
+        }
     }
 }
 

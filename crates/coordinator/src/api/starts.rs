@@ -12,10 +12,12 @@ use kapell_model::RunId;
 use kapell_proto::v1::tagged_started::Result as Outcome;
 use kapell_proto::v1::{self, AnswerWhen};
 use kapell_runtime::{Job, OnDeath};
+use tokio::sync::Notify;
 use tonic::{Status, Streaming};
 
 use super::{Parts, runs, status};
-use crate::shard::{Busy, Reply, Request, StartRun, Started, SubmitError};
+use crate::session::OpenStream;
+use crate::shard::{Busy, EndWaiter, Reply, Request, StartRun, Started, SubmitError};
 
 const STARTS: Job = Job { name: "starts", on_panic: OnDeath::Log };
 const LOOK_BACK: Job = Job { name: "run that had ended", on_panic: OnDeath::Log };
@@ -28,15 +30,17 @@ const UNANSWERED_RETRY: Duration = Duration::from_millis(100);
 const FRAME_ANSWERS_MAX: usize = 256;
 
 /// Serves one stream.
-pub(super) fn serve(parts: Parts, frames: Streaming<v1::StartFrame>) -> Answers {
+pub(super) fn serve(parts: Parts, frames: Streaming<v1::StartFrame>, open: OpenStream) -> Answers {
     let account = Arc::new(Account::default());
-    let answers = Answers(account.clone());
+    let answers = Answers { account: account.clone(), _counted: open };
     parts.runtime.jobs.clone().spawn(STARTS, read(parts, frames, account));
     answers
 }
 
 async fn read(parts: Parts, mut frames: Streaming<v1::StartFrame>, account: Arc<Account>) {
     loop {
+        // Whoever does not read the answers is not read either.
+        account.has_room().await;
         match frames.message().await {
             Ok(Some(frame)) => {
                 frame.starts.into_iter().for_each(|start| take(&parts, start, &account));
@@ -79,6 +83,7 @@ fn begin(parts: &Parts, start: StartRun, answer: Answer) {
 
 fn begin_and_await(parts: &Parts, start: StartRun, answer: Answer) {
     let run = start.run;
+    let account = answer.account.clone();
     let begun = Arc::new(OnceLock::new());
     let begins = begun.clone();
     // A shard answers in order, so this is known when the other answer comes.
@@ -95,7 +100,10 @@ fn begin_and_await(parts: &Parts, start: StartRun, answer: Answer) {
     };
     match parts.links.of_run(run) {
         // Belongs to the start; their number is bounded by what a stream may owe.
-        Some(mailbox) => mailbox.submit_owed(Request::AwaitEnd(run, Box::new(ended))),
+        Some(mailbox) => {
+            let is_gone = Box::new(move || account.as_ref().is_none_or(|account| account.is_gone()));
+            mailbox.submit_owed(Request::AwaitEnd(run, EndWaiter { is_gone, tell: Box::new(ended) }));
+        }
         None => ended(None),
     }
 }
@@ -136,7 +144,11 @@ fn refused(status: &Status) -> Outcome {
 
 /// What a stream owes and what is ready to be written.
 #[derive(Default)]
-struct Account(Mutex<Book>);
+struct Account {
+    book: Mutex<Book>,
+    /// Answers were taken away.
+    taken: Notify,
+}
 
 #[derive(Default)]
 struct Book {
@@ -144,6 +156,8 @@ struct Book {
     ready: Vec<v1::TaggedStarted>,
     reading: Reading,
     writer: Option<Waker>,
+    /// Nobody takes the answers any more.
+    is_gone: bool,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -155,7 +169,26 @@ enum Reading {
 
 impl Account {
     fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.lock().is_gone
+    }
+
+    /// Waits until there are few enough answers that nobody has taken.
+    async fn has_room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            let is_full = {
+                let book = self.lock();
+                book.ready.len() >= UNANSWERED_MAX && !book.is_gone
+            };
+            if !is_full {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// One more answer, unless too many are owed.
@@ -216,13 +249,16 @@ impl Drop for Answer {
 }
 
 /// The answers of one stream, as many in a frame as are ready.
-pub(super) struct Answers(Arc<Account>);
+pub(super) struct Answers {
+    account: Arc<Account>,
+    _counted: OpenStream,
+}
 
 impl Stream for Answers {
     type Item = Result<v1::StartedFrame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut book = self.0.lock();
+        let mut book = self.account.lock();
         if book.ready.is_empty() {
             if book.reading == Reading::Over && book.unanswered == 0 {
                 return Poll::Ready(None);
@@ -232,6 +268,47 @@ impl Stream for Answers {
         }
         let count = book.ready.len().min(FRAME_ANSWERS_MAX);
         let answers = book.ready.drain(..count).collect();
+        drop(book);
+        self.account.taken.notify_one();
         Poll::Ready(Some(Ok(v1::StartedFrame { answers })))
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.account.lock().is_gone = true;
+        self.account.taken.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+    use crate::session::Streams;
+
+    #[tokio::test]
+    async fn whoever_does_not_take_the_answers_is_not_read_any_more() {
+        let account = Arc::new(Account::default());
+        let mut answers = Answers { account: account.clone(), _counted: Streams::default().open().unwrap() };
+        for tag in 0..UNANSWERED_MAX as u64 {
+            account.has_room().await;
+            Account::owe(&account, tag).unwrap().give(refused(&Status::not_found("no such run")));
+        }
+        {
+            let mut room = std::pin::pin!(account.has_room());
+            assert!(futures::poll!(&mut room).is_pending());
+            assert_eq!(answers.next().await.unwrap().unwrap().answers.len(), FRAME_ANSWERS_MAX);
+            room.await;
+        }
+        for tag in 0..FRAME_ANSWERS_MAX as u64 {
+            account.push(tag, refused(&Status::not_found("no such run")));
+        }
+        let mut room = std::pin::pin!(account.has_room());
+        assert!(futures::poll!(&mut room).is_pending());
+        drop(answers);
+        room.await;
+        assert!(account.is_gone(), "and nobody waits for somebody who went");
     }
 }

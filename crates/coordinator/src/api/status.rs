@@ -1,5 +1,8 @@
 //! Errors of the parts as gRPC statuses and refusals.
+use std::sync::Arc;
+
 use kapell_ledger::LedgerError;
+use kapell_model::limits::WORDS_BYTES_MAX;
 use kapell_model::{Name, RunId};
 use kapell_proto::v1;
 use tonic::Status;
@@ -41,7 +44,7 @@ pub(super) fn of_submit(error: &SubmitError) -> Status {
 
 fn kind_of_submit(error: &SubmitError) -> Status {
     match error {
-        SubmitError::Busy { .. } | SubmitError::KeyQueueFull { .. } => {
+        SubmitError::Busy { .. } | SubmitError::KeyQueueFull { .. } | SubmitError::TooMany { .. } => {
             Status::resource_exhausted(error.to_string())
         }
         SubmitError::NotFound(_) => Status::not_found(error.to_string()),
@@ -90,8 +93,18 @@ pub(super) fn run(text: &str) -> Result<RunId, Status> {
 }
 
 /// Who acts; empty: `somebody`.
-pub(super) fn by(text: &str) -> std::sync::Arc<str> {
-    if text.is_empty() { "somebody".into() } else { text.into() }
+pub(super) fn by(text: &str) -> Result<Arc<str>, Status> {
+    words("by", if text.is_empty() { "somebody" } else { text })
+}
+
+/// A name or reason that is kept for the run's story.
+pub(super) fn words(field: &str, text: &str) -> Result<Arc<str>, Status> {
+    let bytes = text.len();
+    if bytes > WORDS_BYTES_MAX {
+        let text = format!("{field}: it has {bytes} bytes, at most {WORDS_BYTES_MAX} are allowed");
+        return Err(Status::invalid_argument(text));
+    }
+    Ok(text.into())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::message::{ConnectorIntro, Read, ToConnector};
 use crate::definitions::InForce;
 use crate::dispatch::SessionId;
+use crate::limits::READS_MAX;
 use crate::shard::{Origin, WorkOrder};
 
 /// What the call desk wants done.
@@ -185,6 +186,11 @@ impl CallState {
     }
 
     pub(super) fn read(&mut self, now: Instant, read: Read, in_force: &InForce) {
+        if self.reads.len() >= READS_MAX {
+            let message = format!("{READS_MAX} reads are under way already");
+            self.acts.push(Act::ReadDone(read, Err(TaskError::new(ErrorClass::RateLimited, message))));
+            return;
+        }
         let until = now + read.timeout * 2;
         self.begin_read(Purpose::Task(read), until);
         self.hand_out(in_force);

@@ -107,7 +107,9 @@ impl Running {
                     let result = match call.state {
                         CallState::Succeeded(output) => Ok(output),
                         CallState::Failed(error) => Err(*error),
-                        CallState::Intended | CallState::Unknown { .. } | CallState::Asking => continue,
+                        CallState::Intended | CallState::Unknown { .. } | CallState::Asking { .. } => {
+                            continue;
+                        }
                     };
                     self.tell_task(TaskKey { run, unit, attempt }, call.no.0, result);
                 }

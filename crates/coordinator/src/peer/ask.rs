@@ -10,7 +10,7 @@ use kapell_wire::peer::{Start, WorkflowVersion, child_confirmed_to, event_to, ru
 use kapell_wire::task::run_from;
 
 use super::refusal;
-use crate::shard::{Delivered, Request, StartRun, Started, Stats, SubmitError};
+use crate::shard::{Delivered, Owed, Request, StartRun, Started, Stats, SubmitError};
 
 /// What became of a request.
 pub(super) enum Answered {
@@ -30,13 +30,24 @@ pub(super) fn what(request: &Request) -> Option<What> {
         Request::Commands(commands, _) => commands_to(commands.iter().map(|(run, command)| (run, command))),
         Request::Deliver(event, namespace, _) => What::DeliverEvent(event_to(namespace, event)),
         Request::View(run, _) => What::ReadRun(peer::ReadRun { run: run_to(*run) }),
-        Request::Watch(run, _) => What::Watch(peer::Watch { run: run_to(*run) }),
+        Request::Watch(run, ..) => What::Watch(peer::Watch { run: run_to(*run) }),
         Request::AwaitEnd(run, _) => What::AwaitEnd(peer::AwaitEnd { run: run_to(*run) }),
         Request::Stats(_) => What::Stats(peer::Stats {}),
-        Request::ChildConfirmed(run, unit, attempt) => {
+        Request::Confirmed(Owed::Child(run, unit, attempt)) => {
             What::ChildConfirmed(child_confirmed_to(*run, *unit, *attempt))
         }
-        Request::Read(..) | Request::Audit(_) | Request::Define(..) | Request::Revive(..) => return None,
+        Request::Confirmed(Owed::ChildEnd(run, unit, attempt)) => {
+            What::ChildConfirmed(peer::ChildConfirmed {
+                ending: true,
+                ..child_confirmed_to(*run, *unit, *attempt)
+            })
+        }
+        Request::Confirmed(Owed::Parent(_))
+        | Request::Asked(..)
+        | Request::Read(..)
+        | Request::Audit(_)
+        | Request::Define(..)
+        | Request::Revive(..) => return None,
     })
 }
 
@@ -57,6 +68,13 @@ fn commands_to<'a>(commands: impl IntoIterator<Item = (&'a RunId, &'a Command)>)
     What::RunCommands(peer::RunCommands { commands })
 }
 
+/// A request as it waits for its answer: a watch has begun for whoever asked, however long the owner takes.
+pub(super) fn begun(request: Request) -> Request {
+    let Request::Watch(run, to, reply) = request else { return request };
+    reply(Ok(()));
+    Request::Watch(run, to, Box::new(|_| {}))
+}
+
 /// A request that can only be done where the shard is has come too late: the shard has moved. Dropping its answer says
 /// that it may be sent again.
 pub(super) fn drop_unanswered(request: Request) {
@@ -74,7 +92,8 @@ pub(super) fn may_be_repeated(request: &Request) -> bool {
         | Request::Watch(..)
         | Request::AwaitEnd(..)
         | Request::Stats(_)
-        | Request::ChildConfirmed(..) => true,
+        | Request::Asked(..)
+        | Request::Confirmed(_) => true,
         Request::Command(_, command, _) => is_answer(command),
         Request::Commands(commands, _) => commands.iter().all(|(_, command)| is_answer(command)),
         Request::Deliver(..)
@@ -139,7 +158,8 @@ pub(super) fn answered(request: Request, said: Option<Said>) -> Answered {
         (Request::Deliver(_, _, reply), Some(Said::Delivered(delivered))) => {
             reply(Delivered { count: delivered.count });
         }
-        (Request::View(_, reply) | Request::AwaitEnd(_, reply), Some(Said::Run(found))) => reply(found.run),
+        (Request::View(_, reply), Some(Said::Run(found))) => reply(found.run),
+        (Request::AwaitEnd(_, waiter), Some(Said::Run(found))) => (waiter.tell)(found.run),
         (Request::Stats(reply), Some(Said::Stats(stats))) => reply(stats_from(&stats)),
         // What is dropped here says that nobody knows what became of it: the shard died under it, the owner is too old
         // to read it or too new to be read, or a watch is over.
@@ -171,6 +191,8 @@ fn stats_from(stats: &peer::ShardStats) -> Stats {
         last: stats.last_seq,
         live: stats.live_runs,
         behind: stats.ledger_behind,
+        // Only who builds the ledger anew asks, and owns every shard.
+        checkpointed: None,
         approvals: stats.approvals,
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: reading what another node says, and saying what came of it. Never: trusts that it can be read.
 use std::sync::Arc;
 
-use kapell_kernel::{Attempt, Command, UnitId};
+use kapell_kernel::Command;
 use kapell_model::plan::DefinitionDigest;
 use kapell_model::{Name, RunId};
 use kapell_proto::peer::v1 as peer;
@@ -17,9 +17,11 @@ use kapell_wire::{DecodeError, Definitions as _};
 use tokio::sync::mpsc;
 
 use super::refusal;
-use super::serve::Owed;
+use super::serve::Due;
 use crate::definitions::Definitions;
-use crate::shard::{Busy, Delivered, Mailbox, Request, StartRun, Started, Stats, SubmitError};
+use crate::shard::{
+    Busy, Delivered, EndWaiter, Mailbox, Owed, Request, StartRun, Started, Stats, SubmitError,
+};
 
 /// Why an ask cannot be done here.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +52,7 @@ pub(super) enum Asked {
     Watch(RunId),
     AwaitEnd(RunId),
     Stats,
-    ChildConfirmed(RunId, UnitId, Attempt),
+    Confirmed(Owed),
 }
 
 impl Asked {
@@ -82,7 +84,10 @@ impl Asked {
             }
             What::ChildConfirmed(child) => {
                 let (run, unit, attempt) = child_confirmed_from(&child)?;
-                Asked::ChildConfirmed(run, unit, attempt)
+                Asked::Confirmed(match child.ending {
+                    false => Owed::Child(run, unit, attempt),
+                    true => Owed::ChildEnd(run, unit, attempt),
+                })
             }
         })
     }
@@ -101,8 +106,8 @@ impl Asked {
     pub(super) fn submit(
         self,
         mailbox: &Mailbox,
-        owed: Owed,
-        watcher: impl FnOnce(Owed) -> mpsc::Sender<v1::Run>,
+        owed: Due,
+        watcher: impl FnOnce(Due) -> mpsc::Sender<v1::Run>,
     ) {
         if let Err(Busy { retry_after }) = mailbox.room() {
             return owed.give(Said::Refused(refusal::to(&SubmitError::Busy { retry_after })));
@@ -120,16 +125,22 @@ impl Asked {
                 Box::new(move |Delivered { count }| owed.give(Said::Delivered(peer::Delivered { count }))),
             ),
             Asked::View(run) => Request::View(run, Box::new(move |run| owed.give(found(run)))),
-            Asked::AwaitEnd(run) => Request::AwaitEnd(run, Box::new(move |run| owed.give(found(run)))),
-            Asked::Watch(run) => Request::Watch(run, watcher(owed)),
+            Asked::AwaitEnd(run) => {
+                // The other node waits for as long as its stream is open; what is said after that goes nowhere.
+                let is_gone = owed.is_over();
+                let tell = Box::new(move |run| owed.give(found(run)));
+                Request::AwaitEnd(run, EndWaiter { is_gone: Box::new(is_gone), tell })
+            }
+            // Refused, it ends the watch, and whoever watches looks at the run instead.
+            Asked::Watch(run) => Request::Watch(run, watcher(owed), Box::new(|_| {})),
             Asked::Stats => {
                 let waiting = mailbox.waiting() as u64;
                 Request::Stats(Box::new(move |stats| owed.give(stats_to(&stats, waiting))))
             }
-            Asked::ChildConfirmed(run, unit, attempt) => {
+            Asked::Confirmed(confirmed) => {
                 // Lost with the shard, it is asked again by whoever loads the parent.
                 owed.give(Said::Done(peer::Done {}));
-                Request::ChildConfirmed(run, unit, attempt)
+                Request::Confirmed(confirmed)
             }
         });
     }

@@ -206,7 +206,7 @@ impl Open<'_> {
                 if requests.is_empty() {
                     break;
                 }
-                for request in requests {
+                for request in requests.into_iter().map(ask::begun) {
                     let Some(what) = ask::what(&request) else {
                         ask::drop_unanswered(request);
                         continue;
@@ -250,7 +250,7 @@ impl Open<'_> {
 
     fn noted(&mut self, note: Note, outbox: &Outbox) {
         let watching = self.unanswered.get(&note.tag).map(|unanswered| &unanswered.request);
-        let (Some(Request::Watch(_, to)), Some(run)) = (watching, note.run) else { return };
+        let (Some(Request::Watch(_, to, _)), Some(run)) = (watching, note.run) else { return };
         if to.is_closed() {
             self.unanswered.remove(&note.tag);
             outbox.offer(Kind::Forget(Forget { tag: note.tag }));

@@ -68,6 +68,11 @@ impl Outbox {
         queue.wake();
     }
 
+    /// Whether the connection is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().state == State::Closed
+    }
+
     /// What the connection reads.
     pub(super) fn frames(&self) -> Frames {
         Frames(self.clone())

@@ -1,4 +1,6 @@
 //! Refusals between peers.
+use std::time::Duration;
+
 use kapell_proto::peer::v1 as peer;
 use kapell_wire::peer::Refusal;
 
@@ -9,6 +11,7 @@ pub(super) fn to(error: &SubmitError) -> peer::Refusal {
     let refusal = match error.clone() {
         SubmitError::Busy { retry_after } => Refusal::Busy { retry_after },
         SubmitError::KeyQueueFull { key, waiting } => Refusal::KeyQueueFull { key, waiting },
+        SubmitError::TooMany { .. } => Refusal::Busy { retry_after: Duration::from_secs(1) },
         SubmitError::NotFound(run) => Refusal::NotFound(run),
         SubmitError::Rejected(rejected) => Refusal::Rejected(rejected),
         SubmitError::Unavailable => Refusal::Unavailable,

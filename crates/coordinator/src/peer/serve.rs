@@ -104,7 +104,7 @@ impl Served {
     }
 
     async fn take(&mut self, ask: Ask) {
-        let owed = Owed { tag: ask.tag, out: self.out.clone(), given: false };
+        let owed = Due { tag: ask.tag, out: self.out.clone(), given: false };
         let shard = u16::try_from(ask.shard).ok().map(ShardId).filter(|shard| self.peers.is_here(*shard));
         let Some(mailbox) = shard.and_then(|shard| self.peers.links.shard(shard)).cloned() else {
             let owner = u16::try_from(ask.shard).ok().and_then(|shard| self.peers.owner(ShardId(shard)));
@@ -126,7 +126,7 @@ impl Served {
     }
 
     /// Passes on how a run changes, until it is over or nobody wants to know.
-    fn watcher(&mut self, owed: Owed) -> mpsc::Sender<v1::Run> {
+    fn watcher(&mut self, owed: Due) -> mpsc::Sender<v1::Run> {
         let (to, mut changes) = mpsc::channel(WATCH_WAITING_MAX);
         let (keep, mut forgotten) = oneshot::channel();
         self.watches.insert(owed.tag, keep);
@@ -153,16 +153,22 @@ impl Served {
 }
 
 /// An answer that is owed: dropped, because the shard died under the request, it says that nobody knows.
-pub(super) struct Owed {
+pub(super) struct Due {
     tag: u64,
     out: Outbox,
     given: bool,
 }
 
-impl Owed {
+impl Due {
     pub(super) fn give(mut self, what: Said) {
         self.given = true;
         self.say(what);
+    }
+
+    /// Whether nobody can be answered any more.
+    pub(super) fn is_over(&self) -> impl Fn() -> bool + Send + 'static {
+        let out = self.out.clone();
+        move || out.is_closed()
     }
 
     fn say(&self, what: Said) {
@@ -174,7 +180,7 @@ impl Owed {
     }
 }
 
-impl Drop for Owed {
+impl Drop for Due {
     fn drop(&mut self) {
         if !self.given {
             self.say(Said::Unavailable(Unavailable {}));

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness};
+use super::{FRAMES_WAITING_MAX, Liveness, Streams};
 use crate::calls::{CallMessage, ConnectorIntro};
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{SessionId, definitions_to};
@@ -26,6 +26,7 @@ pub(crate) struct ConnectorSessions {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) runtime: Runtime,
     pub(crate) liveness: Liveness,
+    pub(crate) streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -36,6 +37,7 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
         &self,
         request: GrpcRequest<Streaming<v1::ConnectorFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let counted = self.streams.open()?;
         let mut frames = request.into_inner();
         let first = frames
             .message()
@@ -55,6 +57,7 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
         let serve = async move {
             serve(&links, revisions, session, &to, rest, frames).await;
             links.tell_calls(CallMessage::Left(session));
+            drop(counted);
         };
         self.runtime.jobs.spawn(SESSION, serve);
         Ok(Response::new(Box::pin(from)))

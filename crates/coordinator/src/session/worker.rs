@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use kapell_kernel::{CallNo, Command};
+use kapell_kernel::{CallNo, Command, ErrorClass, TaskError};
 use kapell_model::{Json, ShardId, ToolRef};
 use kapell_proto::v1::{self, coordinator_message::Kind, worker_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness};
+use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams};
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
@@ -29,6 +29,7 @@ pub(crate) struct WorkerSessions {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) runtime: Runtime,
     pub(crate) liveness: Liveness,
+    pub(crate) streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -39,6 +40,7 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         &self,
         request: GrpcRequest<Streaming<v1::WorkerFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let counted = self.streams.open()?;
         let mut frames = request.into_inner();
         let first = frames
             .message()
@@ -54,7 +56,7 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
         let revisions = self.definitions.subscribe();
         let session = self.join(hello, &to).await?;
         let links = self.links.clone();
-        let stream = OpenStream { links, revisions, session, to };
+        let stream = Session { links, revisions, session, to, _counted: counted };
         let rest = messages.collect();
         self.runtime.jobs.spawn(SESSION, async move { stream.serve(rest, frames).await });
         Ok(Response::new(Box::pin(from)))
@@ -103,14 +105,15 @@ fn frame(kinds: impl IntoIterator<Item = Kind>) -> v1::CoordinatorFrame {
 }
 
 /// One open stream.
-struct OpenStream {
+struct Session {
     links: Arc<Links>,
     revisions: watch::Receiver<Arc<InForce>>,
     session: SessionId,
     to: ToWorker,
+    _counted: OpenStream,
 }
 
-impl OpenStream {
+impl Session {
     async fn serve(mut self, first: Vec<v1::WorkerMessage>, mut frames: Streaming<v1::WorkerFrame>) {
         let mut next = Ok(Some(v1::WorkerFrame { messages: first }));
         loop {
@@ -199,13 +202,24 @@ impl OpenStream {
         let task = TaskKey::from_proto(checkpoint.task.as_ref()).map_err(bad)?;
         let data =
             Json::parse(&checkpoint.data).map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        let (to, position) = (self.to.clone(), checkpoint.position);
-        let acknowledge = move |result: Result<(), SubmitError>| {
-            if result.is_ok() {
+        let (to, links, position) = (self.to.clone(), self.links.clone(), checkpoint.position);
+        let acknowledge = move |result: Result<(), SubmitError>| match result {
+            Ok(()) => {
                 let ack = v1::CheckpointAck { task: Some(task.to_proto()), position };
                 // A worker that is cut off asks again when it is back.
                 drop(to.offer(frame([Kind::CheckpointAck(ack)])));
             }
+            // It would wait for its acknowledgement until the attempt has taken too long, and then do the same again.
+            Err(SubmitError::Rejected(
+                error @ (kapell_kernel::Rejected::TooLarge { .. } | kapell_kernel::Rejected::TooMany { .. }),
+            )) => {
+                let error = TaskError::new(ErrorClass::Permanent, error.to_string());
+                let (unit, attempt) = (task.unit, task.attempt);
+                let failed = Command::FinishTask { unit, attempt, result: Err(error) };
+                links.tell_run(task.run, failed, Box::new(|_| {}));
+            }
+            // The attempt is over.
+            Err(_) => {}
         };
         let save = Command::SaveCheckpoint { unit: task.unit, attempt: task.attempt, position, data };
         self.links.tell_run(task.run, save, Box::new(acknowledge));

@@ -90,8 +90,8 @@ enum Stay {
 struct Checkpoint {
     /// What the last one covers.
     through: Seq,
-    at: Timestamp,
-    trimmed: Seq,
+    /// By a clock that does not step.
+    at: Instant,
     under_way: bool,
     /// Waits for the ledger to get as far.
     pending: Option<(Seq, Vec<RunImage>)>,
@@ -109,13 +109,8 @@ impl Actor for Shard {
     ) -> Result<Running, ActorProcessingErr> {
         let loaded = load::load(&args).await?;
         let now = args.runtime.clock.now();
-        let checkpoint = Checkpoint {
-            through: loaded.checkpointed,
-            at: now,
-            trimmed: Seq::ZERO,
-            under_way: false,
-            pending: None,
-        };
+        let checkpoint =
+            Checkpoint { through: loaded.checkpointed, at: Instant::now(), under_way: false, pending: None };
         let mut running = Running {
             myself: myself.clone(),
             shard: loaded.state,
@@ -278,7 +273,7 @@ impl Running {
             return;
         }
         let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
-        self.shard.ask_again(now, &in_force);
+        self.shard.ask_again(Instant::now(), now, &in_force);
         self.begin_checkpoint(now);
         // Nothing may be left to tell the ledger.
         self.store_checkpoint();
@@ -299,7 +294,7 @@ impl Running {
         let rules = &self.args.rules;
         let due = done >= rules.checkpoint_entries
             || self.stay == Stay::UntilCheckpoint
-            || (done > 0 && self.checkpoint.at.after(rules.checkpoint_every) <= now);
+            || (done > 0 && self.checkpoint.at.elapsed() >= rules.checkpoint_every);
         if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() && !self.is_defining() {
             let images = self.shard.images(now, &self.args.definitions);
             self.checkpoint.pending = Some((self.shard.last, images));
@@ -334,9 +329,10 @@ impl Running {
         self.checkpoint.under_way = true;
         let (journal, myself) = (self.args.journal.clone(), self.myself.clone());
         let (shard, epoch) = (self.args.rules.shard, self.shard.epoch);
-        let trim = Seq(through.0.saturating_sub(self.args.rules.history_entries));
-        let trim = (trim > self.checkpoint.trimmed).then_some(trim);
-        self.checkpoint.trimmed = trim.unwrap_or(self.checkpoint.trimmed);
+        let trim = self.shard.trim_to(through);
+        // From now on, whether it is trimmed already or not.
+        self.shard.trimmed = trim.unwrap_or(self.shard.trimmed);
+        self.shard.checkpointed = None;
         self.args.runtime.jobs.spawn(CHECKPOINT, async move {
             let stored = journal.checkpoint(shard, epoch, through, images).await;
             if let Err(error) = &stored {
@@ -354,10 +350,11 @@ impl Running {
 
     fn checkpointed(&mut self, through: Option<Seq>) {
         self.checkpoint.under_way = false;
-        self.checkpoint.at = self.args.runtime.clock.now();
+        self.checkpoint.at = Instant::now();
         match through {
             Some(through) => {
                 self.checkpoint.through = through;
+                self.shard.checkpointed = Some(through);
                 if self.stay == Stay::UntilCheckpoint {
                     self.end();
                 }

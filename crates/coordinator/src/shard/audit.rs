@@ -42,7 +42,7 @@ impl ShardState {
                 audit.calls.push((id, *unit, call.no, call.attempt));
                 true
             }
-            Order::AskApproval { key, .. } => self.approvals.contains(&(id, *key)),
+            Order::AskApproval { key, .. } => self.approvals.contains_key(&(id, *key)),
             Order::SetTimer { key, .. } => self.timers.is_set(id, *key),
             Order::AwaitEvent { unit, attempt, .. } => self.waits.knows(Waiter::Unit(id, *unit, *attempt)),
             Order::StartChild { unit, attempt, .. } => {

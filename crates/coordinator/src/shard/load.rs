@@ -105,6 +105,8 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
         args.ledger.watermark(shard).await.map_err(|source| LoadError::Ledger { shard, source })?;
     let mut state = ShardState::new(args.rules);
     state.epoch = args.epoch;
+    state.checkpointed = Some(acquired.checkpointed);
+    state.trimmed = trimmed(args.journal.as_ref(), shard).await.map_err(read)?;
     let mut defined = Defined::default();
     let mut images = args.journal.images(shard);
     while let Some(image) = images.next().await {
@@ -135,7 +137,12 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
             let decode = |source| LoadError::Decode { shard, run: id, source };
             if let Some((run, _)) = fold(id, &history, &*args.definitions).map_err(decode)? {
                 state.ended.remove(id);
+                if let Some(first) = history.first() {
+                    state.revived.insert(id, first.seq);
+                }
                 state.load(Box::new(run));
+            } else {
+                tracing::error!(run = %id, "the journal says that it goes on, and does not hold its beginning");
             }
             revived.insert(id);
         }
@@ -155,6 +162,15 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
 struct Defined {
     stored: DefinitionsImage,
     changes: Vec<DefinitionRecord>,
+}
+
+/// Up to where the journal was trimmed: whoever reads from the start is told.
+async fn trimmed(journal: &dyn Journal, shard: ShardId) -> Result<Seq, ReadError> {
+    match journal.read(shard, Seq::ZERO).next().await {
+        Some(Err(ReadError::Trimmed { through })) => Ok(through),
+        Some(Err(error)) => Err(error),
+        Some(Ok(_)) | None => Ok(Seq::ZERO),
+    }
 }
 
 fn load_image(
@@ -249,55 +265,93 @@ pub(crate) struct Rebuilt {
     pub(crate) batch: LedgerBatch,
 }
 
-/// Folds a whole shard for the ledger: first the checkpoint, then every entry that is kept.
+/// Folds a whole shard for the ledger. `checkpointed` is what its checkpoint covers; `None`: another one was stored
+/// while this one was read, and it must be folded anew.
 pub(crate) async fn rebuild(
     journal: &dyn Journal,
     definitions: &Definitions,
     shard: ShardId,
-) -> Result<Rebuilt, LoadError> {
-    let read = |source| LoadError::Read { shard, source };
-    let decode = |run, source| LoadError::Decode { shard, run, source };
-    let (mut runs, mut entries, mut through) = (BTreeMap::<RunId, Run>::new(), 0, Seq::ZERO);
+    checkpointed: Seq,
+) -> Result<Option<Rebuilt>, LoadError> {
+    let images = images(journal, definitions, shard).await?;
+    let Some(whole) = tell(journal, definitions, (shard, checkpointed), images).await? else {
+        return Ok(None);
+    };
+    let runs = whole.runs.values().map(super::row::row).collect();
+    let batch = LedgerBatch { shard, through: whole.through, runs, part: Part::Last };
+    Ok(Some(Rebuilt { entries: whole.entries, batch }))
+}
+
+/// The runs of the checkpoint that are not over.
+async fn images(
+    journal: &dyn Journal,
+    definitions: &Definitions,
+    shard: ShardId,
+) -> Result<BTreeMap<RunId, Run>, LoadError> {
+    let mut runs = BTreeMap::new();
     let mut images = journal.images(shard);
     while let Some(image) = images.next().await {
-        let image = image.map_err(read)?;
+        let image = image.map_err(|source| LoadError::Read { shard, source })?;
         let (run, Some(bytes)) = (image.run, image.state) else { continue };
-        if let Image::Run(stored) =
-            decode_image(run, &bytes, definitions).map_err(|source| decode(run, source))?
-        {
+        let decoded = decode_image(run, &bytes, definitions);
+        if let Image::Run(stored) = decoded.map_err(|source| LoadError::Decode { shard, run, source })? {
             let loaded = Run::from_image(*stored);
-            let loaded =
-                loaded.map_err(|error| LoadError::Image { shard, run, reason: error.to_string() })?;
-            runs.insert(run, loaded);
+            let broken =
+                |error: kapell_kernel::BadImage| LoadError::Image { shard, run, reason: error.to_string() };
+            runs.insert(run, loaded.map_err(broken)?);
         }
     }
+    Ok(runs)
+}
+
+/// What a shard's journal tells.
+struct Whole {
+    runs: BTreeMap<RunId, Run>,
+    entries: u64,
+    through: Seq,
+}
+
+/// Folds every entry that is kept over the runs of the checkpoint.
+async fn tell(
+    journal: &dyn Journal,
+    definitions: &Definitions,
+    (shard, checkpointed): (ShardId, Seq),
+    images: BTreeMap<RunId, Run>,
+) -> Result<Option<Whole>, LoadError> {
+    let mut whole = Whole { runs: images, entries: 0, through: Seq::ZERO };
+    let mut begun = BTreeSet::new();
     let mut records = journal.read(shard, Seq::ZERO);
     while let Some(placed) = records.next().await {
         let placed = match placed {
             Ok(placed) => placed,
-            Err(ReadError::Trimmed { through: trimmed }) => {
-                // The images hold what was trimmed, also where nothing came after it.
-                through = trimmed;
-                records = journal.read(shard, trimmed);
+            // The images hold what was trimmed, unless they are from before.
+            Err(ReadError::Trimmed { through }) if through <= checkpointed => {
+                whole.through = whole.through.max(through);
+                records = journal.read(shard, through);
                 continue;
             }
-            Err(error) => return Err(read(error)),
+            Err(ReadError::Trimmed { .. }) => return Ok(None),
+            Err(source) => return Err(LoadError::Read { shard, source }),
         };
-        (entries, through) = (entries + 1, placed.seq);
+        (whole.entries, whole.through) = (whole.entries + 1, placed.seq);
         let id = placed.record.run;
-        let (_, body) =
-            decode_record(&placed.record.payload, definitions).map_err(|source| decode(id, source))?;
-        match (body, runs.get_mut(&id)) {
+        let (_, body) = decode_record(&placed.record.payload, definitions)
+            .map_err(|source| LoadError::Decode { shard, run: id, source })?;
+        match (body, whole.runs.get_mut(&id)) {
             // Told anew from its beginning: that is worth more than the image.
             (RecordBody::Entry(Entry::RunAccepted(accepted)), _) => {
-                runs.insert(id, accept(id, *accepted).0);
+                begun.insert(id);
+                whole.runs.insert(id, accept(id, *accepted).0);
             }
-            (RecordBody::Entry(entry), Some(run)) => {
+            // An image contains what its checkpoint covers.
+            (RecordBody::Entry(entry), Some(run)) if begun.contains(&id) || placed.seq > checkpointed => {
                 evolve(run, &entry);
             }
-            (RecordBody::Entry(_), None) | (RecordBody::Definition(_), _) => {}
+            (RecordBody::Entry(_), Some(_) | None) | (RecordBody::Definition(_), _) => {}
         }
     }
-    let rows = runs.values().map(super::row::row).collect();
-    Ok(Rebuilt { entries, batch: LedgerBatch { shard, through, runs: rows, part: Part::Last } })
+    Ok(Some(whole))
 }
+
+#[cfg(test)]
+mod tests;

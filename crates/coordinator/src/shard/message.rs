@@ -3,11 +3,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_journal::AppendError;
-use kapell_kernel::{Attempt, Call, CallNo, Command, Dispatch, Ending, ParentRef, Rejected, Run, UnitId};
+use kapell_kernel::{
+    ApprovalKey, Attempt, Call, CallNo, Command, Dispatch, Ending, ParentRef, Rejected, Run, UnitId,
+};
 use kapell_ledger::{LedgerBatch, Part};
 use kapell_model::plan::CompiledWorkflow;
-use kapell_model::{Json, Name, RunId, Seq};
+use kapell_model::{Json, Name, RunId, Seq, Timestamp};
 use kapell_wire::DefinitionRecord;
+
+use super::orders::Owed;
 
 /// What the actor is told.
 pub(crate) enum ShardMessage {
@@ -45,6 +49,25 @@ pub(crate) enum ShardMessage {
 /// Called once the entries of the request are on disk, or dropped when they never will be.
 pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
+/// A run as its history tells it.
+pub(crate) struct Past {
+    /// The run.
+    pub(crate) run: Box<Run>,
+    /// Where its history begins.
+    pub(crate) first: Seq,
+}
+
+/// A question of a run, and since when it is asked.
+pub(crate) type AskedSince = (RunId, ApprovalKey, Timestamp);
+
+/// Who waits for the end of a run.
+pub(crate) struct EndWaiter {
+    /// Whether nobody listens any more.
+    pub(crate) is_gone: Box<dyn Fn() -> bool + Send>,
+    /// Tells the end.
+    pub(crate) tell: Reply<Option<kapell_proto::v1::Run>>,
+}
+
 /// Looks at a run (`None`: it is not here) and gives the answer to send once what it saw is on disk.
 pub(crate) type Look = Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>;
 
@@ -63,9 +86,11 @@ pub(crate) enum Request {
     /// The run as people see it; `None`: it is not here.
     View(RunId, Reply<Option<kapell_proto::v1::Run>>),
     /// Read a run now and after each change until it has ended.
-    Watch(RunId, tokio::sync::mpsc::Sender<kapell_proto::v1::Run>),
-    /// Answer when the run has ended; `None`: it is not here (any more).
-    AwaitEnd(RunId, Reply<Option<kapell_proto::v1::Run>>),
+    Watch(RunId, tokio::sync::mpsc::Sender<kapell_proto::v1::Run>, Reply<Result<(), SubmitError>>),
+    /// Answer when the run has ended; `None`: it is not here (any more), or too many wait for it.
+    AwaitEnd(RunId, EndWaiter),
+    /// Since when people are asked about these runs, as far as it is known; a question that was answered is left out.
+    Asked(Vec<RunId>, Reply<Vec<AskedSince>>),
     /// The state of the whole shard.
     Stats(Reply<Stats>),
     /// Check every run.
@@ -73,9 +98,9 @@ pub(crate) enum Request {
     /// Change the definitions (control shard only).
     Define(Vec<DefinitionRecord>, Reply<()>),
     /// Bring back a run that has ended, from its history, for a command that may set it going again.
-    Revive(Box<Run>, Box<Command>, Reply<Result<(), SubmitError>>),
-    /// A child that was asked for has begun (or had before), or one that was canceled is ending.
-    ChildConfirmed(RunId, UnitId, Attempt),
+    Revive(Past, Box<Command>, Reply<Result<(), SubmitError>>),
+    /// What was asked of another shard is known there: a child has begun (or had before), or it is ending.
+    Confirmed(Owed),
 }
 
 impl Request {
@@ -90,11 +115,12 @@ impl Request {
             | Request::View(..)
             | Request::Watch(..)
             | Request::AwaitEnd(..)
+            | Request::Asked(..)
             | Request::Stats(_)
             | Request::Audit(_)
             | Request::Define(..)
             | Request::Revive(..)
-            | Request::ChildConfirmed(..) => 1,
+            | Request::Confirmed(_) => 1,
         }
     }
 }
@@ -152,6 +178,14 @@ pub(crate) enum SubmitError {
     /// No run of this id is known.
     #[error("there is no run {0}; its journal may have been trimmed (see `kapell run list`)")]
     NotFound(RunId),
+    /// Too many ask the same of it.
+    #[error("{most} {what} already")]
+    TooMany {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+    },
     /// The run refused.
     #[error(transparent)]
     Rejected(#[from] Rejected),
@@ -165,7 +199,7 @@ impl SubmitError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             SubmitError::Busy { retry_after } => Some(*retry_after),
-            SubmitError::KeyQueueFull { .. } => Some(Duration::from_secs(1)),
+            SubmitError::KeyQueueFull { .. } | SubmitError::TooMany { .. } => Some(Duration::from_secs(1)),
             SubmitError::Unavailable => Some(Duration::from_millis(200)),
             SubmitError::NotFound(_) | SubmitError::Rejected(_) => None,
         }
@@ -254,6 +288,8 @@ pub(crate) struct Stats {
     pub(crate) live: u64,
     /// Entries that the ledger has not seen.
     pub(crate) behind: u64,
+    /// What the checkpoint on disk covers; `None`: that is changing, or not known for sure.
+    pub(crate) checkpointed: Option<Seq>,
     /// Open questions.
     pub(crate) approvals: u64,
 }

@@ -10,6 +10,7 @@ use kapell_kernel::{
 };
 use kapell_model::plan::StepKind;
 use kapell_model::{Json, Name, RunId, Timestamp};
+use tokio::time::Instant;
 
 use super::message::{Output, StartRun, WorkOrder};
 use super::state::ShardState;
@@ -22,7 +23,7 @@ const OWED_AGAIN: Duration = Duration::from_secs(2);
 
 /// An order that another shard answers; sent again until it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Owed {
+pub(crate) enum Owed {
     /// The child has not confirmed that it began.
     Child(RunId, UnitId, Attempt),
     /// The child has not confirmed that it is ending.
@@ -58,7 +59,6 @@ impl ShardState {
         &mut self,
         id: RunId,
         orders: Vec<Order>,
-        now: Timestamp,
         in_force: &InForce,
         inline: &mut VecDeque<(RunId, Command)>,
     ) {
@@ -67,7 +67,7 @@ impl ShardState {
         let origin = self.origin;
         for order in orders {
             if let Some(owed) = owed_of(id, &order) {
-                self.owed.insert(owed, now.after(OWED_AGAIN));
+                self.owed.insert(owed, None);
             }
             match order {
                 // The line of the key, or the person, is the driver.
@@ -104,8 +104,8 @@ impl ShardState {
                         WorkOrder { run: id, namespace: namespace.clone(), work: (unit, *call), origin };
                     self.outputs.push(Output::Reconcile(work));
                 }
-                Order::AskApproval { key, .. } => {
-                    self.approvals.insert((id, key));
+                Order::AskApproval { key, since, .. } => {
+                    self.approvals.insert((id, key), since);
                 }
                 Order::SetTimer { key, at } => self.timers.set(id, key, at),
                 Order::AwaitEvent { unit, attempt, event_type, correlation } => {
@@ -180,9 +180,15 @@ impl ShardState {
         }
     }
 
-    /// Sends again what other shards have not answered.
-    pub(super) fn ask_again(&mut self, now: Timestamp, in_force: &InForce) {
-        let late: Vec<Owed> = self.owed.iter().filter(|(_, at)| **at <= now).map(|(owed, _)| *owed).collect();
+    /// Sends again what other shards have not answered. How long that is goes by a clock that does not step: the time of
+    /// day may go back, and nothing would be sent any more, or forward, and everything would be at once.
+    pub(super) fn ask_again(&mut self, moment: Instant, now: Timestamp, in_force: &InForce) {
+        let mut late = Vec::new();
+        for (owed, due) in &mut self.owed {
+            if *due.get_or_insert(moment + OWED_AGAIN) <= moment {
+                late.push(*owed);
+            }
+        }
         let mut inline = VecDeque::new();
         for owed in late {
             let (Owed::Child(id, ..) | Owed::ChildEnd(id, ..) | Owed::Parent(id)) = owed;
@@ -192,7 +198,10 @@ impl ShardState {
             };
             let orders = outstanding(run);
             let again = orders.into_iter().filter(|order| owed_of(id, order) == Some(owed)).collect();
-            self.open(id, again, now, in_force, &mut inline);
+            self.open(id, again, in_force, &mut inline);
+            if let Some(due) = self.owed.get_mut(&owed) {
+                *due = Some(moment + OWED_AGAIN);
+            }
         }
         self.drain(inline, now, in_force);
     }

@@ -103,7 +103,7 @@ fn approvals(run: &Run) -> Vec<ApprovalRow> {
     outstanding(run)
         .into_iter()
         .filter_map(|order| {
-            let Order::AskApproval { key, question, expires } = order else { return None };
+            let Order::AskApproval { key, question, expires, .. } = order else { return None };
             let (ApprovalKey::Unit(unit, _) | ApprovalKey::Call(unit, ..)) = key;
             Some(ApprovalRow {
                 key: approval_key_text(&key),
@@ -151,8 +151,18 @@ impl ShardState {
     /// Images of everything that changed since the last checkpoint.
     pub(super) fn images(&mut self, now: Timestamp, definitions: &Definitions) -> Vec<RunImage> {
         self.unsaved.extend(self.ended.expire(now));
+        // From here on the images hold what was only in the journal.
+        self.revived.clear();
         let changed = self.unsaved.take();
         changed.into_iter().map(|run| RunImage { run, state: self.image(run, definitions) }).collect()
+    }
+
+    /// What may be trimmed once a checkpoint through there is on disk; `None`: nothing more than was.
+    pub(super) fn trim_to(&self, through: Seq) -> Option<Seq> {
+        let by_rule = through.0.saturating_sub(self.rules.history_entries);
+        let needed = self.revived.values().map(|first| first.0.saturating_sub(1)).min();
+        let to = Seq(by_rule.min(needed.unwrap_or(u64::MAX)));
+        (to > self.trimmed).then_some(to)
     }
 
     fn image(&self, id: RunId, definitions: &Definitions) -> Option<bytes::Bytes> {

@@ -6,22 +6,28 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use kapell_journal::Record;
-use kapell_kernel::{Command, Context, Entry, Run, accept, handle, outstanding};
+use kapell_kernel::{Attempt, Command, Context, Entry, Run, accept, handle, outstanding};
 use kapell_ledger::RunRow;
+use kapell_model::plan::StepIndex;
 use kapell_model::{Epoch, Name, RunId, Seq, ShardCount, ShardId, Timestamp};
 use kapell_proto::v1;
 use kapell_wire::{DefinitionRecord, RecordRef, encode_record};
+use tokio::time::Instant;
 
 use super::changed::Changed;
 use super::ended::EndedRuns;
 use super::keys::Keys;
-use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError};
+use super::message::{
+    AskedSince, Delivered, EndWaiter, Origin, Output, Past, Reply, Request, StartRun, Started, Stats,
+    SubmitError,
+};
 use super::orders::{Asked, Owed};
 use super::row::Telling;
 use super::timers::Timers;
 use super::waits::{Waiter, Waits};
 use super::{row, view};
 use crate::definitions::InForce;
+use crate::limits::{WAITERS_PER_RUN_MAX, WATCHERS_PER_RUN_MAX};
 
 /// What a shard is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +60,15 @@ pub(super) struct ShardState {
     pub(super) keys: Keys,
     pub(super) waits: Waits,
     pub(super) timers: Timers,
-    pub(super) approvals: BTreeSet<OrderPlace>,
+    /// Questions that nobody has answered, and since when they are asked.
+    pub(super) approvals: BTreeMap<OrderPlace, Option<Timestamp>>,
     pub(super) gathering: BTreeSet<RunId>,
-    pub(super) owed: BTreeMap<Owed, Timestamp>,
+    /// What other shards have to answer, and when they are asked again; `None`: so long after the next look.
+    pub(super) owed: BTreeMap<Owed, Option<Instant>>,
     /// Children that have begun, or are being canceled, and have not ended.
     pub(super) children: BTreeSet<Owed>,
     pub(super) watchers: BTreeMap<RunId, Vec<tokio::sync::mpsc::Sender<v1::Run>>>,
-    pub(super) awaited: BTreeMap<RunId, Vec<Reply<Option<v1::Run>>>>,
+    pub(super) awaited: BTreeMap<RunId, Vec<EndWaiter>>,
     /// Last record that was made.
     pub(super) last: Seq,
     /// The ledger has everything up to here.
@@ -73,6 +81,13 @@ pub(super) struct ShardState {
     pub(super) finished: BTreeMap<RunId, RunRow>,
     /// Runs that changed since the last checkpoint.
     pub(super) unsaved: Changed,
+    /// Runs that were set going again since the last checkpoint, and where their histories begin: until another holds
+    /// them, those are all there is of them.
+    pub(super) revived: BTreeMap<RunId, Seq>,
+    /// What the checkpoint on disk covers; `None`: one is under way, or nobody knows whether it was stored.
+    pub(super) checkpointed: Option<Seq>,
+    /// The journal may not hold anything up to here any more.
+    pub(super) trimmed: Seq,
     pub(super) origin: Origin,
     pub(super) records: Vec<Record>,
     pub(super) outputs: Vec<Output>,
@@ -90,7 +105,7 @@ impl ShardState {
             keys: Keys::default(),
             waits: Waits::default(),
             timers: Timers::default(),
-            approvals: BTreeSet::new(),
+            approvals: BTreeMap::new(),
             gathering: BTreeSet::new(),
             owed: BTreeMap::new(),
             children: BTreeSet::new(),
@@ -102,6 +117,9 @@ impl ShardState {
             telling: None,
             finished: BTreeMap::new(),
             unsaved: Changed::default(),
+            revived: BTreeMap::new(),
+            checkpointed: Some(Seq::ZERO),
+            trimmed: Seq::ZERO,
             origin: Origin::New,
             records: Vec::new(),
             outputs: Vec::new(),
@@ -138,19 +156,10 @@ impl ShardState {
                 let seen = self.runs.get(&run).map(|run| view::view(run));
                 self.reply(reply, seen);
             }
-            Request::AwaitEnd(run, reply) => match self.runs.get(&run) {
-                Some(found) if found.ended().is_none() => self.awaited.entry(run).or_default().push(reply),
-                Some(found) => {
-                    let seen = view::view(found);
-                    self.reply(reply, Some(seen));
-                }
-                None => self.reply(reply, None),
-            },
-            Request::Watch(run, to) => {
-                if let Some(found) = self.runs.get(&run) {
-                    self.outputs.push(Output::Notify(to.clone(), Box::new(view::view(found))));
-                    self.watchers.entry(run).or_default().push(to);
-                }
+            Request::AwaitEnd(run, waiter) => self.await_end(run, waiter),
+            Request::Watch(run, to, reply) => {
+                let result = self.watch(run, to);
+                self.reply(reply, result);
             }
             Request::Stats(reply) => {
                 let stats = self.stats();
@@ -160,19 +169,21 @@ impl ShardState {
                 let audit = self.audit();
                 self.reply(reply, audit);
             }
+            Request::Asked(runs, reply) => {
+                let asked = self.asked(&runs);
+                self.reply(reply, asked);
+            }
             Request::Define(changes, reply) => {
                 self.define(changes, now);
                 self.reply(reply, ());
             }
-            Request::Revive(run, command, reply) => {
-                let result = self.revive(run, *command, now, in_force);
+            Request::Revive(past, command, reply) => {
+                let result = self.revive(past, *command, now, in_force);
                 self.reply(reply, result);
             }
-            Request::ChildConfirmed(run, unit, attempt) => {
-                for owed in [Owed::Child(run, unit, attempt), Owed::ChildEnd(run, unit, attempt)] {
-                    if self.owed.remove(&owed).is_some() {
-                        self.children.insert(owed);
-                    }
+            Request::Confirmed(owed) => {
+                if self.owed.remove(&owed).is_some() {
+                    self.children.insert(owed);
                 }
             }
         }
@@ -180,6 +191,37 @@ impl ShardState {
 
     fn reply<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
         self.outputs.push(Output::Reply(Box::new(move || reply(value))));
+    }
+
+    fn await_end(&mut self, run: RunId, waiter: EndWaiter) {
+        let seen = match self.runs.get(&run) {
+            Some(found) if found.ended().is_none() => {
+                let waiting = self.awaited.entry(run).or_default();
+                if waiting.len() >= WAITERS_PER_RUN_MAX {
+                    waiting.retain(|waiter| !(waiter.is_gone)());
+                }
+                if waiting.len() < WAITERS_PER_RUN_MAX {
+                    waiting.push(waiter);
+                    return;
+                }
+                None
+            }
+            Some(found) => Some(view::view(found)),
+            None => None,
+        };
+        self.reply(waiter.tell, seen);
+    }
+
+    fn watch(&mut self, run: RunId, to: tokio::sync::mpsc::Sender<v1::Run>) -> Result<(), SubmitError> {
+        let Some(found) = self.runs.get(&run) else { return Ok(()) };
+        let watching = self.watchers.entry(run).or_default();
+        watching.retain(|other| !other.is_closed());
+        if watching.len() >= WATCHERS_PER_RUN_MAX {
+            return Err(SubmitError::TooMany { what: "watch the run", most: WATCHERS_PER_RUN_MAX });
+        }
+        watching.push(to.clone());
+        self.outputs.push(Output::Notify(to, Box::new(view::view(found))));
+        Ok(())
     }
 
     fn start(&mut self, start: StartRun, now: Timestamp, in_force: &InForce) -> Result<Started, SubmitError> {
@@ -208,7 +250,7 @@ impl ShardState {
         let (begun, delta) = accept(run, accepted);
         self.runs.insert(run, Box::new(begun));
         let mut inline = VecDeque::new();
-        self.open(run, delta.opened, now, in_force, &mut inline);
+        self.open(run, delta.opened, in_force, &mut inline);
         self.drain(inline, now, in_force);
         Ok(Started { run, duplicate: false })
     }
@@ -271,7 +313,7 @@ impl ShardState {
             self.changed(id);
         }
         self.close(id, &handled.delta.closed, &asked);
-        self.open(id, handled.delta.opened, now, in_force, inline);
+        self.open(id, handled.delta.opened, in_force, inline);
         self.after(id, was_over, inline);
         Ok(())
     }
@@ -288,9 +330,9 @@ impl ShardState {
             }
             if let Some(awaited) = self.awaited.remove(&id) {
                 let seen = view::view(run);
-                for reply in awaited {
+                for waiter in awaited {
                     let seen = seen.clone();
-                    self.outputs.push(Output::Reply(Box::new(move || reply(Some(seen)))));
+                    self.outputs.push(Output::Reply(Box::new(move || (waiter.tell)(Some(seen)))));
                 }
             }
         }
@@ -340,7 +382,7 @@ impl ShardState {
     /// A run that the command does not set going is forgotten again, as if nobody had asked.
     fn revive(
         &mut self,
-        run: Box<Run>,
+        Past { run, first }: Past,
         command: Command,
         now: Timestamp,
         in_force: &InForce,
@@ -351,6 +393,10 @@ impl ShardState {
         if self.runs.contains_key(&id) || !is_fresh {
             return self.command(id, command, now, in_force);
         }
+        if first <= self.trimmed {
+            // Read before it was trimmed. What is written of the run now could not be understood after a restart.
+            return Err(SubmitError::NotFound(id));
+        }
         let place = run.accepted().key.clone().map(|key| (run.workflow().namespace.clone(), key));
         self.runs.insert(id, run);
         let result = self.command(id, command, now, in_force);
@@ -358,6 +404,7 @@ impl ShardState {
             self.runs.remove(&id);
         } else if self.runs.contains_key(&id) {
             self.ended.remove(id);
+            self.revived.insert(id, first);
             if let Some((namespace, key)) = place {
                 self.keys.join_first(&namespace, &key, id);
             }
@@ -399,6 +446,17 @@ impl ShardState {
         full
     }
 
+    /// Since when people are asked about these runs.
+    fn asked(&self, runs: &[RunId]) -> Vec<AskedSince> {
+        let first = kapell_kernel::ApprovalKey::Unit(kapell_kernel::UnitId::step(StepIndex(0)), Attempt(0));
+        let of_run = |run: &RunId| {
+            let run = *run;
+            self.approvals.range((run, first)..).take_while(move |((asked, _), _)| *asked == run)
+        };
+        let questions = runs.iter().flat_map(of_run);
+        questions.filter_map(|((run, key), since)| since.map(|since| (*run, *key, since))).collect()
+    }
+
     /// Whether an event may reach a run.
     pub(super) fn has_waits(&self) -> bool {
         !self.waits.is_empty()
@@ -411,6 +469,7 @@ impl ShardState {
             live: self.runs.len() as u64,
             behind: self.last.0 - self.projected.0,
             approvals: self.approvals.len() as u64,
+            checkpointed: self.checkpointed,
         }
     }
 
@@ -431,7 +490,7 @@ impl ShardState {
                 self.retire(id);
                 continue;
             }
-            self.open(id, orders, now, in_force, &mut inline);
+            self.open(id, orders, in_force, &mut inline);
         }
         self.drain(inline, now, in_force);
         self.origin = Origin::New;

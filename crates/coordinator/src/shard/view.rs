@@ -219,7 +219,7 @@ pub(super) fn kind_text(kind: QuestionKind) -> &'static str {
 }
 
 /// A question's key within its run: `STEP[.ITEM][u]-ATTEMPT`, or with `cNO` before the attempt for a call.
-pub(super) fn approval_key_text(key: &ApprovalKey) -> String {
+pub(crate) fn approval_key_text(key: &ApprovalKey) -> String {
     let (unit, call, attempt) = match key {
         ApprovalKey::Unit(unit, attempt) => (unit, None, attempt),
         ApprovalKey::Call(unit, no, attempt) => (unit, Some(no), attempt),

@@ -43,7 +43,7 @@ pub(crate) async fn status(to: &ClientSettings) -> Result<(), Failure> {
     let shards = answer.shards.iter().map(|shard| {
         json!({
             "shard": shard.shard, "epoch": shard.epoch, "lastSeq": shard.last_seq, "liveRuns": shard.live_runs,
-            "queuedCommands": shard.queued_commands,
+            "queuedCommands": shard.queued_commands, "checkpointedSeq": shard.checkpointed_seq,
         })
     });
     let view = json!({

@@ -8,7 +8,7 @@ use super::connection::ClientSettings;
 use super::failure::Failure;
 use super::given::{JsonArgument, json_or_empty};
 use super::output::Table;
-use super::times::{now, rfc3339, short};
+use super::times::{age, now, rfc3339, short};
 use super::view::embedded;
 
 /// Which questions to show.
@@ -83,13 +83,15 @@ impl List {
         }
         let view = json!({ "approvals": open.iter().map(view).collect::<Vec<_>>() });
         to.output().show(&view, |paint| {
-            let mut table = Table::new(&["ID", "WORKFLOW", "STEP", "KIND", "EXPIRES", "QUESTION"]);
+            let mut table = Table::new(&["ID", "WORKFLOW", "STEP", "KIND", "WAITS", "EXPIRES", "QUESTION"]);
+            let now = now();
             for one in &open {
                 table.row([
                     one.id.clone(),
                     one.workflow.clone(),
                     one.step.clone(),
                     one.kind.clone(),
+                    age(one.asked_ms, now),
                     one.expires_ms.map(expires_in).unwrap_or_default(),
                     one.ask.clone(),
                 ]);

@@ -214,6 +214,11 @@ fn an_event_starts_a_run_and_a_person_answers_its_question() {
         (open["approvals"] != json!([])).then_some(open)
     });
     assert_eq!(open["approvals"][0]["ask"], "Invite Grace?");
+    let accepted = node.json(&["run", "show", id])["accepted"].as_str().unwrap().to_owned();
+    let asked = open["approvals"][0]["asked"].as_str().unwrap();
+    assert!(asked >= accepted.as_str(), "{asked}, {accepted}");
+    let table = node.kapell(&["approvals"]).stdout;
+    assert!(table.contains("WAITS") && table.lines().count() >= 2, "{table}");
     assert_eq!(node.json(&["run", "show", id])["steps"][1]["state"], "waiting");
     let question = open["approvals"][0]["id"].as_str().unwrap();
     let answer = node.json(&["approve", question, "--reason", "she is nice"]);

@@ -3,7 +3,8 @@
 use kapell_model::definition::EffectClass;
 use kapell_model::expr::{EvalError, References, Scope};
 use kapell_model::limits::{
-    ATTEMPT_TIMEOUT_DEFAULT, FOREACH_INPUT_BYTES_MAX, FOREACH_ITEMS_MAX, NESTING_MAX, PAYLOAD_BYTES_MAX,
+    ATTEMPT_TIMEOUT_DEFAULT, FOREACH_INPUT_BYTES_MAX, FOREACH_ITEMS_MAX, KEY_BYTES_MAX, NESTING_MAX,
+    PAYLOAD_BYTES_MAX,
 };
 use kapell_model::plan::{PlanStep, StepIndex, StepKind};
 use kapell_model::{Json, RunId, Timestamp};
@@ -117,6 +118,7 @@ pub(super) fn unit(run: &Run, at: Timestamp, id: UnitId, input: Json, context: &
                     ask: text_of(&value["ask"]).into(),
                     show: Json::of(&value["show"]),
                 },
+                at,
                 expires: at.after(*expires),
                 on_expire: *on_expire,
             }]
@@ -132,13 +134,18 @@ pub(super) fn unit(run: &Run, at: Timestamp, id: UnitId, input: Json, context: &
                 }
             }
         }
-        StepKind::Event { event_type, .. } => vec![Entry::WaitBegan {
-            unit: id,
-            event_type: event_type.clone(),
-            correlation: text_of(&input.value()).into(),
-            until: step.timeout.map(|span| at.after(span)),
-        }],
-        StepKind::Subworkflow { .. } => child(run, id, input, context),
+        StepKind::Event { event_type, .. } => {
+            let correlation = text_of(&input.value());
+            let bytes = correlation.len();
+            if bytes > KEY_BYTES_MAX {
+                let message = format!("`correlate` gave {bytes} bytes, at most {KEY_BYTES_MAX} are allowed");
+                return vec![given_up(run, id, TaskError::new(ErrorClass::Expression, message))];
+            }
+            let (event_type, correlation) = (event_type.clone(), correlation.into());
+            let until = step.timeout.map(|span| at.after(span));
+            vec![Entry::WaitBegan { unit: id, event_type, correlation, until }]
+        }
+        StepKind::Subworkflow { .. } => child(run, at, id, input, context),
     }
 }
 
@@ -170,21 +177,24 @@ pub(crate) fn again(run: &Run, at: Timestamp, id: UnitId, context: &Context<'_>)
     let kind = run.plan_step(id.step).map(|step| &step.kind);
     match (kind, run.unit(id)) {
         (Some(StepKind::Subworkflow { .. }), Some(unit)) if id.side == Side::Forward => {
-            child(run, id, unit.input.clone(), context)
+            child(run, at, id, unit.input.clone(), context)
         }
         (_, _) => dispatch(run, at, id, None, context),
     }
 }
 
-fn child(run: &Run, id: UnitId, input: Json, context: &Context<'_>) -> Vec<Entry> {
+fn child(run: &Run, at: Timestamp, id: UnitId, input: Json, context: &Context<'_>) -> Vec<Entry> {
     if run.accepted().nesting >= NESTING_MAX {
         let message = format!("subworkflows are nested deeper than {NESTING_MAX}");
         return vec![given_up(run, id, TaskError::new(ErrorClass::Permanent, message))];
     }
     let attempt = next_attempt(run, id);
-    let name = run.plan_step(id.step).map_or("", |step| &*step.id);
+    let step = run.plan_step(id.step);
+    let name = step.map_or("", |step| &*step.id);
     let child = RunId::of_child(context.shards, run.id, name, id.item.map(|item| item.0), attempt.0);
-    vec![Entry::ChildBegan { unit: id, attempt, child, input }]
+    // Unlike a task's, it has no default: a subworkflow may last for years.
+    let deadline = step.and_then(|step| step.timeout).map(|span| at.after(span));
+    vec![Entry::ChildBegan { unit: id, attempt, child, input, deadline }]
 }
 
 /// When an attempt that begins at `at` has taken too long.

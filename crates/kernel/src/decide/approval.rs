@@ -36,6 +36,7 @@ pub(super) fn verdict(
             unit,
             attempt,
             question: Question { kind: *kind, ask: ask.clone(), show: show.clone() },
+            at,
             expires: at.after(APPROVAL_EXPIRES_DEFAULT),
             on_expire: OnExpire::Reject,
         }),
@@ -71,8 +72,9 @@ pub(super) fn decide(run: &Run, key: ApprovalKey, answer: ApprovalAnswer, contex
             Ok(std::iter::once(Entry::ApprovalDecided { key, answer }).chain(follows).collect())
         }
         ApprovalKey::Call(unit, no, attempt) => {
-            let asking =
-                |call: &&crate::unit::Call| call.attempt == attempt && call.state == CallState::Asking;
+            let asking = |call: &&crate::unit::Call| {
+                call.attempt == attempt && matches!(call.state, CallState::Asking { .. })
+            };
             run.unit(unit).and_then(|found| found.call(no)).filter(asking).ok_or(stale)?;
             Ok(std::iter::once(Entry::ApprovalDecided { key, answer }).chain(let_go(run, unit, no)).collect())
         }

@@ -3,7 +3,7 @@ use kapell_model::definition::EffectClass;
 use kapell_model::limits::CALLS_PER_TASK_MAX;
 use kapell_model::{Json, Timestamp, ToolRef};
 
-use super::task::working;
+use super::task::{fits_the_task, working};
 use super::{Decided, fits};
 use crate::entry::Entry;
 use crate::error::{ErrorClass, Rejected, TaskError};
@@ -46,11 +46,12 @@ pub(super) fn intend(
                 CallState::Failed(_) => known.attempt,
                 CallState::Intended
                 | CallState::Unknown { .. }
-                | CallState::Asking
+                | CallState::Asking { .. }
                 | CallState::Succeeded(_) => return Ok(vec![]),
             }
         }
     };
+    fits_the_task(run, unit, &wanted.args)?;
     let Wanted { no, tool, args, effect } = wanted;
     Ok(vec![Entry::CallIntended { unit, no, attempt: made.next(), tool, args, effect, at }])
 }
@@ -98,7 +99,9 @@ pub(super) fn finish(run: &Run, at: (UnitId, CallNo, Attempt), outcome: CallOutc
     let (unit, no, attempt) = at;
     let call = open(run, at, OrderKey::Call(unit, no, attempt), CallState::is_open)?;
     let outcome = match (outcome, &call.state) {
-        (CallOutcome::Unknown { .. }, CallState::Unknown { .. } | CallState::Asking) => return Ok(vec![]),
+        (CallOutcome::Unknown { .. }, CallState::Unknown { .. } | CallState::Asking { .. }) => {
+            return Ok(vec![]);
+        }
         (CallOutcome::Succeeded(result), _) if fits("the result", &result).is_err() => {
             // It took effect all the same; only what it said is too large to keep.
             CallOutcome::Succeeded(Json::null())

@@ -1,5 +1,5 @@
 //! Tasks: attempts that end, fail, are made again, keep checkpoints.
-use kapell_model::limits::{ATTEMPTS_MAX, CALLS_PER_TASK_MAX};
+use kapell_model::limits::{ATTEMPTS_MAX, CALLS_PER_TASK_MAX, TASK_BYTES_MAX};
 use kapell_model::plan::RetryRule;
 use kapell_model::{Json, Timestamp};
 
@@ -9,7 +9,7 @@ use crate::entry::{AfterFailure, Entry};
 use crate::error::{ErrorClass, Rejected, TaskError};
 use crate::order::OrderKey;
 use crate::run::Run;
-use crate::unit::{Attempt, Status, UnitId};
+use crate::unit::{Attempt, Status, Unit, UnitId};
 use crate::{Context, outstanding};
 
 /// An attempt ended.
@@ -68,7 +68,7 @@ pub(super) fn given_up(unit: UnitId, attempt: Attempt, error: TaskError) -> Vec<
     vec![Entry::AttemptFailed { unit, attempt, error, then: AfterFailure::GiveUp }]
 }
 
-fn after_failure(
+pub(super) fn after_failure(
     run: &Run,
     at: Timestamp,
     (unit, attempt): (UnitId, Attempt),
@@ -85,6 +85,16 @@ fn after_failure(
     }
     let asked = error.retry_after.unwrap_or_default();
     AfterFailure::RetryAt(at.after(delay(&step.retry, run.id, unit, attempt, failures).max(asked)))
+}
+
+/// Refuses what would let the calls and checkpoints of a task grow without end.
+pub(super) fn fits_the_task(run: &Run, unit: UnitId, more: &Json) -> Result<(), Rejected> {
+    let kept = run.unit(unit).map_or(0, Unit::kept_bytes);
+    let (bytes, most) = (kept + more.bytes_len(), TASK_BYTES_MAX);
+    if bytes > most {
+        return Err(Rejected::TooLarge { what: "the task's calls and checkpoints together", bytes, most });
+    }
+    Ok(())
 }
 
 /// Keeps what the agent wants back. The same position twice is once.
@@ -105,7 +115,10 @@ pub(super) fn checkpoint(
     let kept = run.unit(unit).map_or(0, |unit| unit.checkpoints.len());
     match (position as usize).cmp(&kept) {
         std::cmp::Ordering::Less => Ok(vec![]),
-        std::cmp::Ordering::Equal => Ok(vec![Entry::CheckpointSaved { unit, data }]),
+        std::cmp::Ordering::Equal => {
+            fits_the_task(run, unit, &data)?;
+            Ok(vec![Entry::CheckpointSaved { unit, data }])
+        }
         std::cmp::Ordering::Greater => Err(Rejected::Stale(OrderKey::Dispatch(unit, attempt))),
     }
 }

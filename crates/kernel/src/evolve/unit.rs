@@ -50,8 +50,9 @@ fn change(unit: &mut Unit, entry: &Entry) {
             unit.status = Status::Judging;
         }
         Entry::Judged { verdict, .. } => judged(unit, verdict),
-        Entry::ApprovalAsked { question, expires, on_expire, .. } => {
-            let asked = Asked { question: question.clone(), expires: *expires, on_expire: *on_expire };
+        Entry::ApprovalAsked { question, at, expires, on_expire, .. } => {
+            let (question, since) = (question.clone(), Some(*at));
+            let asked = Asked { question, since, expires: *expires, on_expire: *on_expire };
             unit.status = Status::Asking(Box::new(asked));
         }
         Entry::ApprovalDecided { key: ApprovalKey::Unit(..), answer } => decided(unit, answer),
@@ -96,10 +97,15 @@ fn change(unit: &mut Unit, entry: &Entry) {
             let (event_type, correlation) = (event_type.clone(), correlation.clone());
             unit.status = Status::Listening { event_type, correlation, until: *until };
         }
-        Entry::ChildBegan { child, attempt, input, .. } => {
+        Entry::ChildBegan { child, attempt, input, deadline, .. } => {
             unit.attempt = *attempt;
             unit.input = input.clone();
-            unit.status = Status::InChild { child: *child };
+            unit.status = Status::InChild { child: *child, deadline: *deadline, timed_out: None };
+        }
+        Entry::ChildTimedOut { undo, .. } => {
+            if let Status::InChild { timed_out, .. } = &mut unit.status {
+                *timed_out = Some(*undo);
+            }
         }
         Entry::UnitSettled { .. } => unit.status = Status::Canceled,
         Entry::RunAccepted(_)
@@ -184,6 +190,6 @@ fn settled(call: &mut Call, verdict: &CallVerdict, at: kapell_model::Timestamp) 
             call.intended = at;
             call.state = CallState::Intended;
         }
-        CallVerdict::CannotTell { .. } => call.state = CallState::Asking,
+        CallVerdict::CannotTell { .. } => call.state = CallState::Asking { since: Some(at) },
     }
 }

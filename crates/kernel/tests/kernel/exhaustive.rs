@@ -108,11 +108,20 @@ fn an_approval_and_a_wait() {
 #[test]
 fn a_subworkflow() {
     let spec = json!({ "steps": [
-        { "id": "a", "workflow": "child", "retry": { "attempts": 2 } },
+        { "id": "a", "workflow": "child", "timeout": "1h", "retry": { "attempts": 2 } },
         { "id": "b", "skill": "do.read", "after": ["a"] },
     ] });
     let child = document("Workflow", "child", json!({ "steps": [{ "id": "a", "wait": { "for": "1s" } }] }));
     assert!(explore(Bench::with(&spec, &[child])) > 300);
+}
+
+#[test]
+fn subworkflows_of_items_that_may_take_too_long() {
+    let spec = json!({ "timeout": "2h", "steps": [
+        { "id": "a", "workflow": "child", "timeout": "1h", "retry": { "attempts": 2 }, "foreach": [1, 2] },
+    ] });
+    let child = document("Workflow", "child", json!({ "steps": [{ "id": "a", "wait": { "for": "1s" } }] }));
+    assert!(explore(Bench::with(&spec, &[child])) > 1_000);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use kapell_kernel::{
 };
 use kapell_model::Json;
 use kapell_model::limits::{
-    CALLS_PER_TASK_MAX, ERROR_BYTES_MAX, FOREACH_ITEMS_MAX, FOREACH_OUTPUT_BYTES_MAX, PAYLOAD_BYTES_MAX,
-    RUN_OUTPUT_BYTES_MAX,
+    CALLS_PER_TASK_MAX, ERROR_BYTES_MAX, FOREACH_ITEMS_MAX, FOREACH_OUTPUT_BYTES_MAX, KEY_BYTES_MAX,
+    PAYLOAD_BYTES_MAX, RUN_OUTPUT_BYTES_MAX, SIGNALS_BYTES_MAX, TASK_BYTES_MAX,
 };
 use serde_json::{Value, json};
 
@@ -137,6 +137,56 @@ fn a_run_keeps_10_000_signals() {
     let refused = bench.refused(Command::Signal { event: event("t", "k") });
     assert_eq!(refused, Rejected::TooMany { what: "unread signals", most: 10_000 });
     bench.compare();
+}
+
+#[test]
+fn the_signals_of_a_run_have_eight_mebibytes_together() {
+    let mut bench = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.read" }] }));
+    bench.looks = Looks::Away;
+    for _ in 0..SIGNALS_BYTES_MAX / PAYLOAD_BYTES_MAX {
+        bench.ok(Command::Signal { event: text(PAYLOAD_BYTES_MAX) });
+    }
+    let (bytes, most) = (SIGNALS_BYTES_MAX + 3, SIGNALS_BYTES_MAX);
+    let refused = bench.refused(Command::Signal { event: text(3) });
+    assert_eq!(refused, Rejected::TooLarge { what: "the run's unread signals together", bytes, most });
+}
+
+#[test]
+fn the_calls_and_checkpoints_of_a_task_have_64_mebibytes_together() {
+    let mut bench = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.write" }] }));
+    bench.follow(one(0));
+    bench.looks = Looks::Away;
+    let full = text(PAYLOAD_BYTES_MAX);
+    let save = |position: usize, data: &Json| Command::SaveCheckpoint {
+        unit: one(0),
+        attempt: Attempt(1),
+        position: position as u32,
+        data: data.clone(),
+    };
+    bench.ok(intended(one(0), Attempt(1), 0, full.value()));
+    bench.call_ends(one(0), 0, CallOutcome::Succeeded(full.clone()));
+    let left = TASK_BYTES_MAX / PAYLOAD_BYTES_MAX - 2;
+    for position in 0..left {
+        bench.ok(save(position, &full));
+    }
+    let what = "the task's calls and checkpoints together";
+    let too_large = |bytes| Rejected::TooLarge { what, bytes: TASK_BYTES_MAX + bytes, most: TASK_BYTES_MAX };
+    assert_eq!(bench.refused(save(left, &text(3))), too_large(3));
+    assert_eq!(bench.refused(intended(one(0), Attempt(1), 1, json!({}))), too_large(2));
+    assert_eq!(bench.ok(save(0, &full)), [], "what is kept already is no more");
+    bench.ok(finished(one(0), Attempt(1), Ok(Json::null())));
+    assert!(matches!(bench.ended().ending, Ending::Completed { .. }));
+}
+
+#[test]
+fn the_value_that_an_event_must_carry_has_a_kibibyte() {
+    let waits = |bytes: usize| {
+        let wait = json!({ "event": { "type": "t", "correlate": "k".repeat(bytes) } });
+        Bench::of(&json!({ "steps": [{ "id": "a", "wait": wait }] }))
+    };
+    assert!(waits(KEY_BYTES_MAX).run.ended().is_none());
+    let error = error_of(&waits(KEY_BYTES_MAX + 1));
+    assert!(error.contains("`correlate` gave 1025 bytes, at most 1024 are allowed"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod bench;
 mod calls;
+mod children;
 mod damaged;
 mod exhaustive;
 mod flow;

@@ -1,13 +1,14 @@
 //! Approvals, pausing, canceling.
 use kapell_kernel::{
-    ApprovalKey, Attempt, CancelMode, Command, Ending, Entry, ErrorClass, Order, OrderKey, ParentRef, Phase,
-    PlanSource, QuestionKind, Rejected, Status, TimerKey, Verdict,
+    ApprovalKey, Attempt, CallNo, CallVerdict, CancelMode, Command, Ending, Entry, ErrorClass, Order,
+    OrderKey, ParentRef, Phase, PlanSource, QuestionKind, Rejected, Status, TimerKey, Verdict,
 };
-use kapell_model::{Json, RunId, ShardId};
+use kapell_model::{Json, RunId, ShardId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{
-    Bench, Start, answered, cancel, catalogue, event, one, pause, resume, retry, seconds, verdict, workflow,
+    Bench, START, Start, answered, cancel, catalogue, event, one, pause, resume, retry, seconds, unknown,
+    verdict, workflow,
 };
 use crate::menu::is_working;
 
@@ -32,6 +33,43 @@ const KEY: ApprovalKey = ApprovalKey::Unit(
     },
     Attempt(1),
 );
+
+/// Since when each question is asked, as the run says and as its checkpoint does.
+fn asked_since(bench: &mut Bench) -> Vec<Option<Timestamp>> {
+    let since = |order: &Order| match order {
+        Order::AskApproval { since, .. } => Some(*since),
+        _ => None,
+    };
+    let before: Vec<_> = bench.open.values().filter_map(since).collect();
+    bench.restore();
+    let after: Vec<_> = kapell_kernel::outstanding(&bench.run).iter().filter_map(since).collect();
+    assert_eq!(before, after);
+    before
+}
+
+#[test]
+fn a_question_says_since_when_it_is_asked() {
+    let mut step = asking("reject");
+    let asked = step.now;
+    step.now = asked.after(seconds(60));
+    step.ok(pause());
+    assert_eq!(asked_since(&mut step), [Some(asked)], "not since it was looked at last");
+
+    let mut call = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.write" }] }));
+    call.follow(one(0));
+    call.intend(one(0), 0);
+    call.call_ends(one(0), 0, unknown());
+    call.now = call.now.after(seconds(5));
+    let found = CallVerdict::CannotTell { reason: "no trace".into() };
+    call.ok(Command::SettleCall { unit: one(0), no: CallNo(0), attempt: Attempt(1), verdict: found });
+    assert_eq!(asked_since(&mut call), [Some(START.after(seconds(5)))], "since nobody could find out");
+
+    let mut judged = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.write" }] }));
+    judged.now = judged.now.after(seconds(7));
+    let ask = Verdict::Escalate { ask: "may it?".into(), show: Json::null(), kind: QuestionKind::Agree };
+    judged.ok(verdict(one(0), Attempt(1), ask));
+    assert_eq!(asked_since(&mut judged), [Some(START.after(seconds(7)))]);
+}
 
 #[test]
 fn an_approval_step_asks_and_takes_yes_no_or_silence() {

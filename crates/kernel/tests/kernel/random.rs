@@ -62,7 +62,10 @@ fn step(dice: &mut Dice, at: u64) -> Value {
             step["wait"] = json!({ "event": { "type": "paid", "correlate": "k" } });
             step["timeout"] = json!("1h");
         }
-        3 => step["workflow"] = json!("child"),
+        3 => {
+            step["workflow"] = json!("child");
+            step["timeout"] = json!("1h");
+        }
         kind => {
             step["skill"] = json!(["do.read", "do.write", "do.checked", "do.final"][(kind - 4) as usize]);
             step["retry"] = json!({ "attempts": attempts });

@@ -1,10 +1,10 @@
 //! Every shape of query is looked up, not scanned.
+use kapell_ledger::cursor::Place;
 use kapell_ledger::{ApprovalQuery, RunQuery, RunState};
 use kapell_model::{Name, RunId, ShardId, Timestamp};
 use rusqlite::{Connection, params_from_iter};
 
 use super::{Statement, approvals, runs};
-use crate::cursor::Place;
 use crate::schema;
 
 fn plan(conn: &Connection, statement: &Statement) -> Vec<String> {

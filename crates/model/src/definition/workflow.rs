@@ -131,7 +131,8 @@ pub struct Step {
     /// Items worked on at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// Time that one attempt may take.
+    /// Time that one attempt may take. The run of a subworkflow that takes longer is canceled, and undone before
+    /// another attempt begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// When a failed attempt is made again.

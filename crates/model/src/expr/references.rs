@@ -3,7 +3,7 @@
 //! Owns: the walk over CEL's syntax tree. Never: evaluates.
 use std::collections::BTreeSet;
 
-use cel::common::ast::{EntryExpr, Expr};
+use cel::common::ast::{EntryExpr, Expr, operators};
 use cel::parser::Expression;
 
 /// The free variables of an expression, and the steps named by `steps.NAME`.
@@ -26,11 +26,30 @@ impl References {
     }
 }
 
-/// What the expression looks at, and how deep its macros nest.
-pub(super) fn of(expression: &Expression) -> (References, u32) {
+/// What bounds how long an expression takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Deepest nesting of `map`, `filter`, `all`, `exists`.
+    pub(super) macro_depth: u32,
+    /// Length of the longest list or map that is written out.
+    longest: u64,
+    /// Most `+` in what one macro goes through: each may put two lists together.
+    sums: u64,
+}
+
+impl Shape {
+    /// At most so many iterations, where the longest visible list is so long.
+    pub(super) fn iterations(&self, list_len_max: u64) -> u64 {
+        let longest = list_len_max.max(self.longest).max(1);
+        longest.saturating_mul(1 + self.sums).saturating_pow(self.macro_depth)
+    }
+}
+
+/// What the expression looks at, and its shape.
+pub(super) fn of(expression: &Expression) -> (References, Shape) {
     let mut walk = Walk::default();
     walk.visit(&expression.expr);
-    (walk.found, walk.depth_max)
+    (walk.found, walk.shape)
 }
 
 #[derive(Default)]
@@ -39,7 +58,9 @@ struct Walk {
     /// Variables that an enclosing macro binds.
     bound: Vec<String>,
     depth: u32,
-    depth_max: u32,
+    /// `+` seen so far.
+    sums: u64,
+    shape: Shape,
 }
 
 impl Walk {
@@ -59,25 +80,37 @@ impl Walk {
                 }
             }
             Expr::Call(call) => {
+                self.sums += u64::from(call.func_name == operators::ADD);
                 if let Some(target) = &call.target {
                     self.visit(&target.expr);
                 }
                 call.args.iter().for_each(|arg| self.visit(&arg.expr));
             }
-            Expr::List(list) => list.elements.iter().for_each(|element| self.visit(&element.expr)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr)),
+            Expr::List(list) => {
+                self.shape.longest = self.shape.longest.max(list.elements.len() as u64);
+                list.elements.iter().for_each(|element| self.visit(&element.expr));
+            }
+            Expr::Map(map) => {
+                self.shape.longest = self.shape.longest.max(map.entries.len() as u64);
+                map.entries.iter().for_each(|entry| self.entry(&entry.expr));
+            }
             Expr::Struct(of) => of.entries.iter().for_each(|entry| self.entry(&entry.expr)),
             Expr::Comprehension(comprehension) => {
+                let sums = self.sums;
                 self.visit(&comprehension.iter_range.expr);
+                self.shape.sums = self.shape.sums.max(self.sums - sums);
                 self.visit(&comprehension.accu_init.expr);
                 let before = self.bound.len();
                 self.bound.push(comprehension.iter_var.clone());
                 self.bound.extend(comprehension.iter_var2.clone());
                 self.bound.push(comprehension.accu_var.clone());
                 self.depth += 1;
-                self.depth_max = self.depth_max.max(self.depth);
+                self.shape.macro_depth = self.shape.macro_depth.max(self.depth);
+                let sums = self.sums;
                 self.visit(&comprehension.loop_cond.expr);
                 self.visit(&comprehension.loop_step.expr);
+                // What a macro sums each time around is mostly numbers, and its own sums add one item each.
+                self.sums = sums;
                 self.depth -= 1;
                 self.visit(&comprehension.result.expr);
                 self.bound.truncate(before);

@@ -5,7 +5,7 @@ use crate::catalogue::SchemaError;
 use crate::definition::{EffectClass, Kind, Protocol};
 use crate::diagnostic::{Place, Severity};
 use crate::field::similar;
-use crate::limits::NESTING_MAX;
+use crate::limits::{DEFINITIONS_BYTES_MAX, DEFINITIONS_MAX, NESTING_MAX};
 use crate::plan::{CompileError, did_you_mean};
 use crate::source::SourceError;
 use crate::{Name, NotAName, NotASpan, NotAToolRef, ToolRef};
@@ -34,9 +34,29 @@ pub enum Problem {
     /// A rule between fields is broken.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// They are too many, or too large together.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// It works, but somebody should look.
     #[error(transparent)]
     Doubt(#[from] Doubt),
+}
+
+/// Why no more definitions can be stored.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LimitError {
+    /// More than [`DEFINITIONS_MAX`].
+    #[error("there would be {count} definitions, at most {DEFINITIONS_MAX} are allowed")]
+    Definitions {
+        /// How many.
+        count: usize,
+    },
+    /// More than [`DEFINITIONS_BYTES_MAX`].
+    #[error("the definitions would have {bytes} bytes together, at most {DEFINITIONS_BYTES_MAX} are allowed")]
+    Bytes {
+        /// How many.
+        bytes: usize,
+    },
 }
 
 /// Why a document does not have the shape of its kind.
@@ -314,7 +334,8 @@ impl Problem {
             | Problem::Schema(_)
             | Problem::Reference(_)
             | Problem::Fit(_)
-            | Problem::Rule(_) => Severity::Error,
+            | Problem::Rule(_)
+            | Problem::Limit(_) => Severity::Error,
             Problem::Doubt(_) => Severity::Warning,
         }
     }
@@ -332,6 +353,7 @@ impl Problem {
             Problem::Reference(error) => error.hint(),
             Problem::Fit(error) => error.hint(),
             Problem::Rule(error) => error.hint(),
+            Problem::Limit(error) => Some(error.hint()),
             Problem::Doubt(doubt) => doubt.hint(),
         }
     }
@@ -346,6 +368,16 @@ impl Problem {
                 | Problem::Compile(CompileError::ParameterUnused { .. } | CompileError::HeaderName(_))
                 | Problem::Compile(CompileError::Meaningless { .. })
         )
+    }
+}
+
+impl LimitError {
+    fn hint(&self) -> String {
+        let less = match self {
+            LimitError::Definitions { .. } => "delete some that nothing uses",
+            LimitError::Bytes { .. } => "move tables and long texts to where a tool can read them",
+        };
+        format!("{less}, or use a store of its own for some namespaces")
     }
 }
 

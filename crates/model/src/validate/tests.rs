@@ -1,6 +1,6 @@
 use super::*;
 use crate::diagnostic::Severity;
-use crate::limits::NESTING_MAX;
+use crate::limits::{DEFINITIONS_BYTES_MAX, DEFINITIONS_MAX, NESTING_MAX};
 
 const HEAD: &str = "apiVersion: kapell.dev/v1\nkind: ";
 
@@ -197,4 +197,61 @@ fn a_secret_written_in_the_open_is_not_repeated() {
         let said = said(&connection(written)).join("\n");
         assert!(said.contains("expected `env` or `file`") && !said.contains("hunter2"), "{said}");
     }
+}
+
+/// So many policies, as they are stored, each with a reason of so many bytes.
+fn policies(count: usize, bytes: usize) -> Vec<Definition> {
+    let reason = "x".repeat(bytes);
+    let policy = |at: usize| {
+        serde_json::json!({
+            "apiVersion": "kapell.dev/v1", "kind": "Policy", "metadata": { "name": format!("p{at:05}") },
+            "spec": { "rules": [{ "ask": true, "reason": reason }] },
+        })
+    };
+    (0..count).map(|at| serde_json::from_value(policy(at)).unwrap()).collect()
+}
+
+#[test]
+fn a_store_holds_10_000_definitions_and_no_more() {
+    let one =
+        |name: &str| [file("new.yaml", document("Policy", name, "{ rules: [{ ask: true, reason: r }] }"))];
+    let loaded = load_over(&one("new"), policies(DEFINITIONS_MAX - 1, 1)).unwrap();
+    assert_eq!(loaded.definitions.len(), DEFINITIONS_MAX);
+    let full = loaded.definitions;
+    let wrong = load_over(&one("more"), full.clone()).unwrap_err();
+    assert_eq!(wrong.len(), 1);
+    assert_eq!(
+        wrong[0].to_string(),
+        "there would be 10001 definitions, at most 10000 are allowed\n  \
+         hint: delete some that nothing uses, or use a store of its own for some namespaces"
+    );
+    assert!(load_over(&one("new"), full).is_ok(), "one that is there may change");
+    let stored = policies(DEFINITIONS_MAX + 1, 1);
+    assert!(catalogue(stored).is_ok(), "what is stored is read whatever the limit is now");
+}
+
+#[test]
+fn the_definitions_of_a_store_have_32_mebibytes_together_and_no_more() {
+    let size = |of: &Definition| serde_json::to_vec(of).unwrap().len();
+    let each = size(&policies(1, 100_000)[0]);
+    let count = DEFINITIONS_BYTES_MAX / each - 1;
+    let room = DEFINITIONS_BYTES_MAX - count * each;
+    let of = |bytes: usize| {
+        let reason = "x".repeat(bytes);
+        [file(
+            "new.yaml",
+            document("Policy", "new", &format!("{{ rules: [{{ ask: true, reason: {reason} }}] }}")),
+        )]
+    };
+    let around = size(&load(&of(1)).unwrap().definitions[0]) - 1;
+    let stored = policies(count, 100_000);
+    assert!(load_over(&of(room - around), stored.clone()).is_ok());
+    let wrong = load_over(&of(room - around + 1), stored).unwrap_err();
+    assert_eq!(wrong.len(), 1);
+    let said = wrong[0].to_string();
+    assert!(
+        said.starts_with("the definitions would have 33554433 bytes together, at most 33554432"),
+        "{said}"
+    );
+    assert!(said.contains("hint: move tables and long texts"), "{said}");
 }

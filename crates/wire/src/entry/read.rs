@@ -20,7 +20,11 @@ use crate::task::unit_of;
 
 /// table: one arm for each entry.
 #[expect(clippy::too_many_lines, reason = "a table: one arm for each entry")]
-pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<Entry, DecodeError> {
+pub(crate) fn from_proto(
+    record: Timestamp,
+    kind: Kind,
+    definitions: &dyn Definitions,
+) -> Result<Entry, DecodeError> {
     Ok(match kind {
         Kind::RunAccepted(entry) => Entry::RunAccepted(Box::new(accepted(entry, definitions)?)),
         Kind::TurnTaken(proto::TurnTaken {}) => Entry::TurnTaken,
@@ -50,8 +54,9 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
         Kind::ApprovalAsked(entry) => {
             let unit = field::unit("ApprovalAsked.unit", entry.unit)?;
             let attempt = Attempt(entry.attempt);
-            let Asked { question, expires, on_expire } = question(entry)?;
-            Entry::ApprovalAsked { unit, attempt, question, expires, on_expire }
+            let Asked { question, since, expires, on_expire } = question(entry)?;
+            let at = since.unwrap_or(record);
+            Entry::ApprovalAsked { unit, attempt, question, at, expires, on_expire }
         }
         Kind::ApprovalDecided(entry) => {
             let (key, answer) = decided(entry, json)?;
@@ -113,6 +118,11 @@ pub(crate) fn from_proto(kind: Kind, definitions: &dyn Definitions) -> Result<En
             attempt: Attempt(entry.attempt),
             child: field::run("ChildBegan.child", &entry.child)?,
             input: json("ChildBegan.input", &entry.input)?,
+            deadline: time(entry.deadline_ms),
+        },
+        Kind::ChildTimedOut(entry) => Entry::ChildTimedOut {
+            unit: field::unit("ChildTimedOut.unit", entry.unit)?,
+            undo: undo_said(entry.undo),
         },
         Kind::SignalReceived(entry) => {
             Entry::SignalReceived { event: json("SignalReceived.event", &entry.event)? }
@@ -225,7 +235,8 @@ fn escalated(escalation: proto::Escalation, json: ReadJson) -> Result<Question, 
 pub(crate) fn question(asked: proto::ApprovalAsked) -> Result<Asked, DecodeError> {
     let question = escalated(required("ApprovalAsked.question", asked.question)?, json)?;
     let on_expire = if asked.approve_on_expire { OnExpire::Approve } else { OnExpire::Reject };
-    Ok(Asked { question, expires: Timestamp(asked.expires_ms), on_expire })
+    let since = time(asked.asked_ms);
+    Ok(Asked { question, since, expires: Timestamp(asked.expires_ms), on_expire })
 }
 
 pub(crate) fn decided(
@@ -272,8 +283,12 @@ pub(crate) fn call_settled(
 }
 
 pub(crate) fn undo(began: proto::WindUpBegan) -> Result<(Ending, Undo), DecodeError> {
-    let undo = if began.undo { Undo::Steps } else { Undo::Nothing };
-    Ok((ending("WindUpBegan.towards", began.towards, json)?, undo))
+    Ok((ending("WindUpBegan.towards", began.towards, json)?, undo_said(began.undo)))
+}
+
+/// Whether steps are undone.
+pub(crate) fn undo_said(undo: bool) -> Undo {
+    if undo { Undo::Steps } else { Undo::Nothing }
 }
 
 pub(crate) fn ending(

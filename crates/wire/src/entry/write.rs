@@ -13,9 +13,9 @@ use std::sync::Arc;
 use crate::plan;
 use crate::task::{effect_to, error_to, unit_to};
 
-/// table: one arm for each entry.
+/// table: one arm for each entry. What happened at the record's time does not say the time again.
 #[expect(clippy::too_many_lines, reason = "a table: one arm for each entry")]
-pub(crate) fn to_proto(entry: &Entry) -> Kind {
+pub(crate) fn to_proto(record: Timestamp, entry: &Entry) -> Kind {
     match entry {
         Entry::RunAccepted(begun) => Kind::RunAccepted(accepted(begun)),
         Entry::TurnTaken => Kind::TurnTaken(proto::TurnTaken {}),
@@ -39,10 +39,11 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
         Entry::Judged { unit, attempt, verdict, reasons } => {
             Kind::Judged(judged(*unit, *attempt, verdict, reasons))
         }
-        Entry::ApprovalAsked { unit, attempt, question: asked, expires, on_expire } => {
+        Entry::ApprovalAsked { unit, attempt, question: asked, at, expires, on_expire } => {
             Kind::ApprovalAsked(proto::ApprovalAsked {
                 unit: Some(unit_to(*unit)),
                 attempt: attempt.0,
+                asked_ms: (*at != record).then_some(at.0),
                 ..question(asked, *expires, *on_expire)
             })
         }
@@ -94,12 +95,16 @@ pub(crate) fn to_proto(entry: &Entry) -> Kind {
             correlation: correlation.to_string(),
             until_ms: millis(*until),
         }),
-        Entry::ChildBegan { unit, attempt, child, input } => Kind::ChildBegan(proto::ChildBegan {
+        Entry::ChildBegan { unit, attempt, child, input, deadline } => Kind::ChildBegan(proto::ChildBegan {
             unit: Some(unit_to(*unit)),
             attempt: attempt.0,
             child: child.to_bytes().to_vec(),
             input: text(input),
+            deadline_ms: millis(*deadline),
         }),
+        Entry::ChildTimedOut { unit, undo } => {
+            Kind::ChildTimedOut(proto::ChildTimedOut { unit: Some(unit_to(*unit)), undo: undoes(*undo) })
+        }
         Entry::SignalReceived { event } => Kind::SignalReceived(proto::SignalReceived { event: text(event) }),
         Entry::SignalTaken { position } => Kind::SignalTaken(proto::SignalTaken { position: *position }),
         Entry::FanJoined { step, output } => {
@@ -241,6 +246,7 @@ pub(crate) fn question(question: &Question, expires: Timestamp, on_expire: OnExp
             OnExpire::Reject => false,
             OnExpire::Approve => true,
         },
+        asked_ms: None,
     }
 }
 
@@ -258,11 +264,15 @@ pub(crate) fn intended(call: &Call) -> proto::CallIntended {
 }
 
 pub(crate) fn undo(towards: &Ending, undo: Undo) -> proto::WindUpBegan {
-    let undo = match undo {
+    proto::WindUpBegan { towards: Some(ending(towards)), undo: undoes(undo), children_canceled: false }
+}
+
+/// Whether steps are undone.
+pub(crate) fn undoes(undo: Undo) -> bool {
+    match undo {
         Undo::Steps => true,
         Undo::Nothing => false,
-    };
-    proto::WindUpBegan { towards: Some(ending(towards)), undo, children_canceled: false }
+    }
 }
 
 pub(crate) fn ending(ending: &Ending) -> proto::Ending {

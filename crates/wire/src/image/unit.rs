@@ -45,7 +45,9 @@ fn status_to(status: &Status) -> proto::unit_image::Status {
         Status::Waiting => Stored::Waiting(proto::Empty {}),
         Status::Judging => Stored::Judging(proto::Empty {}),
         Status::Asking(asked) => {
-            Stored::Asking(entry::question_to(&asked.question, asked.expires, asked.on_expire))
+            let asked_ms = asked.since.map(|since| since.0);
+            let question = entry::question_to(&asked.question, asked.expires, asked.on_expire);
+            Stored::Asking(proto::ApprovalAsked { asked_ms, ..question })
         }
         Status::Cleared => Stored::Cleared(proto::Empty {}),
         Status::Working { deadline } => Stored::WorkingMs(deadline.0),
@@ -57,7 +59,14 @@ fn status_to(status: &Status) -> proto::unit_image::Status {
             correlation: correlation.to_string(),
             until_ms: until.map(|until| until.0),
         }),
-        Status::InChild { child } => Stored::InChild(child.to_bytes().to_vec()),
+        Status::InChild { child, deadline: None, timed_out: None } => {
+            Stored::InChild(child.to_bytes().to_vec())
+        }
+        Status::InChild { child, deadline, timed_out } => Stored::InTimedChild(proto::TimedChild {
+            child: child.to_bytes().to_vec(),
+            deadline_ms: deadline.map(|at| at.0),
+            timed_out: timed_out.map(entry::undoes),
+        }),
         Status::Settling => Stored::Settling(proto::Empty {}),
         Status::Done(output) => Stored::Done(output.to_string()),
         Status::Failed(error) => Stored::Failed(error_to(error)),
@@ -81,7 +90,16 @@ fn status_from(status: proto::unit_image::Status) -> Result<Status, DecodeError>
             correlation: wait.correlation.into(),
             until: time(wait.until_ms),
         },
-        Stored::InChild(child) => Status::InChild { child: field::run("UnitImage.in_child", &child)? },
+        Stored::InChild(child) => Status::InChild {
+            child: field::run("UnitImage.in_child", &child)?,
+            deadline: None,
+            timed_out: None,
+        },
+        Stored::InTimedChild(timed) => Status::InChild {
+            child: field::run("TimedChild.child", &timed.child)?,
+            deadline: time(timed.deadline_ms),
+            timed_out: timed.timed_out.map(entry::undo_said),
+        },
         Stored::Settling(proto::Empty {}) => Status::Settling,
         Stored::Done(output) => Status::Done(json("UnitImage.done", &output)?),
         Stored::Failed(error) => Status::Failed(Box::new(field::error("UnitImage.failed", Some(error))?)),
@@ -95,11 +113,17 @@ fn call_to(call: &Call) -> proto::CallImage {
     let state = match &call.state {
         CallState::Intended => State::Open(proto::Empty {}),
         CallState::Unknown { reason } => State::Unknown(reason.to_string()),
-        CallState::Asking => State::Asking(proto::Empty {}),
+        CallState::Asking { .. } => State::Asking(proto::Empty {}),
         CallState::Succeeded(result) => State::Succeeded(result.to_string()),
         CallState::Failed(error) => State::Failed(error_to(error)),
     };
-    proto::CallImage { intended: Some(entry::intended_to(call)), state: Some(state) }
+    let asked_ms = match &call.state {
+        CallState::Asking { since } => since.map(|since| since.0),
+        CallState::Intended | CallState::Unknown { .. } | CallState::Succeeded(_) | CallState::Failed(_) => {
+            None
+        }
+    };
+    proto::CallImage { intended: Some(entry::intended_to(call)), state: Some(state), asked_ms }
 }
 
 fn call_from(call: proto::CallImage) -> Result<Call, DecodeError> {
@@ -108,7 +132,7 @@ fn call_from(call: proto::CallImage) -> Result<Call, DecodeError> {
     let state = match required("CallImage.state", call.state)? {
         State::Open(proto::Empty {}) => CallState::Intended,
         State::Unknown(reason) => CallState::Unknown { reason: reason.into() },
-        State::Asking(proto::Empty {}) => CallState::Asking,
+        State::Asking(proto::Empty {}) => CallState::Asking { since: time(call.asked_ms) },
         State::Succeeded(result) => CallState::Succeeded(json("CallImage.succeeded", &result)?),
         State::Failed(error) => CallState::Failed(Box::new(field::error("CallImage.failed", Some(error))?)),
     };

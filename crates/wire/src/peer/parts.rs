@@ -73,10 +73,15 @@ pub fn definition_from(definition: &journal::Definition) -> Result<DefinitionRec
     record::definition_from(definition, sent_json)
 }
 
-/// A child that has begun or is ending, as its parent's shard is told.
+/// A child that has begun, as its parent's shard is told; one that is ending says so beside it.
 #[must_use]
 pub fn child_confirmed_to(parent: RunId, unit: UnitId, attempt: Attempt) -> proto::ChildConfirmed {
-    proto::ChildConfirmed { run: run_to(parent), unit: Some(unit_to(unit)), attempt: attempt.0 }
+    proto::ChildConfirmed {
+        run: run_to(parent),
+        unit: Some(unit_to(unit)),
+        attempt: attempt.0,
+        ending: false,
+    }
 }
 
 /// The parent, and the unit and attempt that asked for the child.

@@ -40,7 +40,7 @@ fn a_missing_or_unknown_value_is_named() {
     assert_eq!(done(None, "1"), missing("UnitDone.unit"));
     assert_eq!(done(unit(), ""), missing("UnitDone.output"));
     assert_eq!(done(unit(), "{"), DecodeError::NotJson { field: "UnitDone.output" });
-    let child = |child| proto::ChildBegan { unit: unit(), attempt: 1, child, input: "1".into() };
+    let child = |child| proto::ChildBegan { unit: unit(), child, input: "1".into(), ..Default::default() };
     assert_eq!(refused(Kind::ChildBegan(child(vec![]))), missing("ChildBegan.child"));
     let told = refused(Kind::ChildBegan(child(vec![1; 17]))).to_string();
     assert_eq!(told, "ChildBegan.child is damaged: it has 17 bytes, not 16");

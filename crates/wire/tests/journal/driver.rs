@@ -29,7 +29,7 @@ pub(crate) fn accepted(seed: u8) -> Accepted {
     let parent =
         ParentRef { run: run_id(9), unit: UnitId::item(StepIndex(2), u32::from(seed)), attempt: Attempt(1) };
     Accepted {
-        workflow: WORLD.workflow("everything"),
+        workflow: WORLD.workflow(if seed % 7 == 6 { "timed" } else { "everything" }),
         key: (!seed.is_multiple_of(3)).then(|| "v7".into()),
         event: Json::of(&event),
         parent: seed.is_multiple_of(2).then_some(parent),
@@ -80,9 +80,9 @@ impl Driver {
 
     /// A plan that differs only in a step that has not begun.
     fn repaired(&self) -> Command {
-        let spec = WORLD.workflow("everything").source.value();
+        let spec = self.run.workflow().source.value();
         let mut spec: kapell_model::definition::Workflow = serde_json::from_value(spec).unwrap();
-        spec.steps.last_mut().unwrap().with = Some(json!({"repaired": "${steps.find}"}));
+        spec.steps.last_mut().unwrap().with = Some(json!({"repaired": "${event.data.n}"}));
         let namespace = crate::world::name("retail");
         let metadata = kapell_model::definition::Metadata {
             name: namespace.clone(),

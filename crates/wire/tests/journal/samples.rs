@@ -17,7 +17,7 @@ use crate::driver::accepted;
 use crate::world::{WORLD, run_id};
 
 /// How many kinds of entries there are.
-pub(crate) const KINDS: usize = 31;
+pub(crate) const KINDS: usize = 32;
 
 /// Name of the golden file of an entry's kind.
 pub(crate) fn kind_of(entry: &Entry) -> &'static str {
@@ -42,6 +42,7 @@ pub(crate) fn kind_of(entry: &Entry) -> &'static str {
         Entry::SleepBegan { .. } => "sleep-began",
         Entry::WaitBegan { .. } => "wait-began",
         Entry::ChildBegan { .. } => "child-began",
+        Entry::ChildTimedOut { .. } => "child-timed-out",
         Entry::SignalReceived { .. } => "signal-received",
         Entry::SignalTaken { .. } => "signal-taken",
         Entry::FanJoined { .. } => "fan-joined",
@@ -91,8 +92,17 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
         unit,
         attempt: a,
         question: question(kind),
+        at: AT,
         expires: at,
         on_expire,
+    };
+    let earlier = Entry::ApprovalAsked {
+        unit,
+        attempt: a,
+        question: question(QuestionKind::Step),
+        at: Timestamp(AT.0 - 1),
+        expires: at,
+        on_expire: OnExpire::Reject,
     };
     let decided = |key, result| {
         let answer = ApprovalAnswer { approved: true, by: "ann".into(), reason: "fine".into(), result };
@@ -108,6 +118,10 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
     let done = Ending::Completed { output: json("[1]") };
     let told = json(r#"{"type":"com.example.told"}"#);
     let tool = "shop-north/set-price".parse().unwrap();
+    let began = |deadline| {
+        let (child, input) = (run_id(u128::MAX), json("{}"));
+        Entry::ChildBegan { unit, attempt: a, child, input, deadline }
+    };
     let list = [
         ("", Entry::RunAccepted(Box::new(accepted(10)))),
         ("plain", Entry::RunAccepted(Box::new(accepted(3)))),
@@ -144,6 +158,7 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
         ("pause", judged(Verdict::Pause)),
         ("refuse", judged(Verdict::Refuse { reason: "never".into() })),
         ("step", asked(QuestionKind::Step, OnExpire::Approve)),
+        ("earlier", earlier),
         ("agree", asked(QuestionKind::Agree, OnExpire::Reject)),
         ("suggestion", asked(QuestionKind::Suggestion, OnExpire::Reject)),
         ("outcome", asked(QuestionKind::CallOutcome, OnExpire::Reject)),
@@ -183,7 +198,10 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
                 until: Some(at),
             },
         ),
-        ("", Entry::ChildBegan { unit, attempt: a, child: run_id(u128::MAX), input: json("{}") }),
+        ("", began(None)),
+        ("timed", began(Some(at))),
+        ("undo", Entry::ChildTimedOut { unit, undo: Undo::Steps }),
+        ("leave", Entry::ChildTimedOut { unit, undo: Undo::Nothing }),
         ("", Entry::SignalReceived { event: told.clone() }),
         ("", Entry::SignalTaken { position: 4 }),
         ("", Entry::FanJoined { step: StepIndex(2), output: json(r#"{"results":[]}"#) }),
@@ -233,7 +251,7 @@ fn calls() -> Vec<Call> {
     let states = [
         CallState::Intended,
         CallState::Unknown { reason: "the line went dead".into() },
-        CallState::Asking,
+        CallState::Asking { since: None },
         CallState::Succeeded(json("true")),
         CallState::Failed(Box::new(error(ErrorClass::RateLimited))),
     ];
@@ -254,7 +272,10 @@ fn calls() -> Vec<Call> {
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn images() -> Vec<(&'static str, Image)> {
     let at = Timestamp(1_700_000_111_000);
-    let asked = Asked { question: question(QuestionKind::Agree), expires: at, on_expire: OnExpire::Approve };
+    let asked = |since| {
+        let question = question(QuestionKind::Agree);
+        Status::Asking(Box::new(Asked { question, since, expires: at, on_expire: OnExpire::Approve }))
+    };
     let working = Unit {
         attempt: Attempt(3),
         failures: 2,
@@ -267,12 +288,12 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
     let statuses = [
         Status::Waiting,
         Status::Judging,
-        Status::Asking(Box::new(asked)),
+        asked(None),
         Status::Cleared,
         Status::BackingOff { until: at },
         Status::Sleeping { until: at },
         listening,
-        Status::InChild { child: run_id(11) },
+        Status::InChild { child: run_id(11), deadline: None, timed_out: None },
         Status::Settling,
         Status::Done(json("5")),
         Status::Failed(Box::new(error(ErrorClass::Denied))),
@@ -315,11 +336,30 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
     let winding_up = PhaseImage::WindingUp { towards: canceled.clone(), undo: Undo::Steps };
     let small = RunImage { plan: Some(WORLD.workflow("small").plan.clone()), ..of(PhaseImage::Planning) };
     let run = |image: RunImage| Image::Run(Box::new(image));
+    let in_child = |timed_out| Status::InChild { child: run_id(11), deadline: Some(at), timed_out };
+    let children = [in_child(None), in_child(Some(Undo::Steps)), in_child(Some(Undo::Nothing))];
+    let timed = RunImage {
+        steps: (0..)
+            .map(StepIndex)
+            .zip(children.map(|status| StepImage::One(Box::new(one(status)))))
+            .collect(),
+        ..of(PhaseImage::Running)
+    };
+    let asking = Unit {
+        calls: vec![Call { state: CallState::Asking { since: Some(AT) }, ..calls().swap_remove(2) }],
+        ..unit(asked(Some(AT)))
+    };
+    let asking = RunImage {
+        steps: vec![(StepIndex(0), StepImage::One(Box::new(Forward { unit: asking, undo: None })))],
+        ..of(PhaseImage::Running)
+    };
     let definitions =
         DefinitionsImage { revision: 9, current: vec![json("{}")], former: vec![json("[]"), json("1")] };
     vec![
         ("image-run.running", run(running.clone())),
         ("image-run.queued", run(of(PhaseImage::Queued))),
+        ("image-run.timed-children", run(timed)),
+        ("image-run.asking", run(asking)),
         ("image-run.gathering", run(of(PhaseImage::Gathering))),
         ("image-run.planning", run(small)),
         ("image-run.winding-up", run(of(winding_up))),

@@ -24,6 +24,12 @@ fn some_unit() -> Option<v1::UnitId> {
     Some(v1::UnitId { step: 1, item: None, undo: false })
 }
 
+/// What is said of `{` where a peer must send JSON.
+fn not_json(field: &'static str) -> DecodeError {
+    let reason = "not JSON: EOF while parsing an object at line 1 column 1".to_owned();
+    DecodeError::Damaged { field, reason }
+}
+
 #[test]
 fn a_missing_or_unknown_value_of_a_command_is_named() {
     let missing = |field| DecodeError::Missing { field };
@@ -34,7 +40,7 @@ fn a_missing_or_unknown_value_of_a_command_is_named() {
     };
     assert_eq!(save(None, "1"), missing("SaveCheckpoint.unit"));
     assert_eq!(save(some_unit(), ""), missing("SaveCheckpoint.data"));
-    assert_eq!(save(some_unit(), "{"), DecodeError::NotJson { field: "SaveCheckpoint.data" });
+    assert_eq!(save(some_unit(), "{"), not_json("SaveCheckpoint.data"));
     let task =
         |result| refused(Kind::FinishTask(proto::FinishTask { unit: some_unit(), attempt: 1, result }));
     assert_eq!(task(None), missing("FinishTask.result"));
@@ -71,11 +77,11 @@ fn a_missing_or_unknown_value_of_a_command_is_named() {
     assert_eq!(run_command_from(proto::RunCommand::default()), Err(missing("RunCommand.run")));
 }
 
-/// In release builds what the journal holds is taken for JSON; what a peer says never is.
+/// In release builds what the journal holds is taken for JSON; what a peer says never is. The parser's reason tells the
+/// two readers apart in debug builds too.
 #[test]
 fn json_of_a_peer_is_parsed_wherever_it_stands() {
     let broken = || "{".to_owned();
-    let not_json = |field| DecodeError::NotJson { field };
     let ending = journal::Ending { how: Some(journal::ending::How::Completed(broken())) };
     let child = proto::ReportChild {
         unit: some_unit(),
@@ -101,6 +107,15 @@ fn json_of_a_peer_is_parsed_wherever_it_stands() {
     let decided =
         journal::ApprovalDecided { unit: some_unit(), result: Some(broken()), ..Default::default() };
     assert_eq!(refused(Kind::DecideApproval(decided)), not_json("ApprovalDecided.result"));
+    let context = proto::SupplyContext { context: broken(), reasons: vec![] };
+    assert_eq!(refused(Kind::SupplyContext(context)), not_json("SupplyContext.context"));
+    let output = Some(proto::finish_task::Result::Output(broken()));
+    let task = proto::FinishTask { unit: some_unit(), attempt: 1, result: output };
+    assert_eq!(refused(Kind::FinishTask(task)), not_json("FinishTask.output"));
+    let event = proto::GiveEvent { unit: some_unit(), attempt: 1, event: broken() };
+    assert_eq!(refused(Kind::GiveEvent(event)), not_json("GiveEvent.event"));
+    assert_eq!(refused(Kind::Signal(broken())), not_json("Command.signal"));
+    assert_eq!(refused(Kind::BindOutcome(broken())), not_json("Command.bind_outcome"));
     let definition = journal::Definition { document: broken(), removed: false, revision: 1 };
     assert_eq!(definition_from(&definition), Err(not_json("Definition.document")));
 }

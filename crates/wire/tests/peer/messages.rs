@@ -92,7 +92,7 @@ fn view() -> v1::Run {
 /// Messages, each under the name of its golden file.
 pub(crate) fn messages() -> Vec<(String, proto::PeerMessage)> {
     let hello =
-        proto::Hello { node: "node-1".to_owned(), cluster: "north".to_owned(), version: "0.1.0".to_owned() };
+        proto::Hello { node: "node-1".to_owned(), owner: "north".to_owned(), version: "0.1.0".to_owned() };
     let plain = [
         Kind::Hello(hello),
         Kind::Note(proto::Note { tag: 7, run: Some(view()) }),

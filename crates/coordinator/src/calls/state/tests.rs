@@ -267,6 +267,32 @@ fn a_read_that_nobody_answers_ends_in_time() {
     assert!(desk.acts.is_empty(), "nobody waits for it any more: {:?}", desk.acts);
 }
 
+#[test]
+fn reads_that_tasks_wait_for_have_a_limit() {
+    let (now, in_force) = (Instant::now(), bank());
+    let mut desk = CallState::new(now, LEASE);
+    let task = kapell_wire::task::TaskKey { run: key().run, unit: key().unit, attempt: Attempt(1) };
+    let read = |no: usize| Read {
+        task,
+        no: CallNo(no as u32),
+        namespace: Name::default_namespace(),
+        tool: "bank/look".parse().unwrap(),
+        args: Json::null(),
+        timeout: TIMEOUT,
+    };
+    for no in 0..READS_MAX {
+        desk.read(now, read(no), &in_force);
+    }
+    assert!(desk.acts.is_empty());
+    desk.read(now, read(READS_MAX), &in_force);
+    let told = acts(&mut desk);
+    assert!(
+        matches!(told.as_slice(), [Act::ReadDone(read, Err(error))]
+            if read.no == CallNo(READS_MAX as u32) && error.class == ErrorClass::RateLimited),
+        "{told:?}"
+    );
+}
+
 /// What the doctor hears of the call, in short.
 fn stuck(desk: &CallState, now: Instant) -> String {
     let stuck = desk.stuck(now, &[key()]);

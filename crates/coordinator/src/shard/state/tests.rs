@@ -19,6 +19,7 @@ fn in_force() -> Arc<InForce> {
         document("Specialist", "clerk", json!({ "skills": [skill] })),
         document("Workflow", "work", json!({ "steps": one })),
         document("Workflow", "nap", json!({ "steps": [{ "id": "nap", "wait": { "for": "1h" } }] })),
+        document("Workflow", "ask", json!({ "steps": [{ "id": "ask", "approval": { "ask": "May I?" } }] })),
         document("Workflow", "whole", json!({ "steps": [{ "id": "part", "workflow": "work" }] })),
     ])
 }
@@ -38,6 +39,7 @@ fn unit() -> UnitId {
 struct Bench {
     shard: ShardState,
     in_force: Arc<InForce>,
+    first: Option<Instant>,
 }
 
 impl Bench {
@@ -52,7 +54,7 @@ impl Bench {
             checkpoint_every: Duration::from_secs(60),
             history_entries: 100,
         };
-        Bench { shard: ShardState::new(rules), in_force: in_force() }
+        Bench { shard: ShardState::new(rules), in_force: in_force(), first: None }
     }
 
     fn start(&mut self, run: u32, workflow: &str, key: Option<&str>) -> Result<Started, SubmitError> {
@@ -75,6 +77,13 @@ impl Bench {
     fn cancel(&mut self, run: u32) -> Result<(), SubmitError> {
         let (by, reason, mode) = ("ada".into(), "enough".into(), CancelMode::Leave);
         self.tell(run, Command::Cancel { by, reason, mode })
+    }
+
+    /// What is asked for again so many seconds after the first look, at this time of day.
+    fn asked_again(&mut self, seconds: u64, now: Timestamp) -> Vec<String> {
+        let first = *self.first.get_or_insert_with(Instant::now);
+        self.shard.ask_again(first + Duration::from_secs(seconds), now, &self.in_force.clone());
+        self.left()
     }
 
     /// What left since it was asked last, in short; answers and rows are left out.
@@ -170,43 +179,85 @@ fn a_child_is_asked_for_until_it_is_confirmed() {
     let mut bench = Bench::new();
     bench.start(1, "whole", None).unwrap();
     assert_eq!(bench.left(), ["start child of 1"]);
-    let later = |seconds| NOW.after(Duration::from_secs(seconds));
-    bench.shard.ask_again(later(1), &bench.in_force.clone());
-    assert_eq!(bench.left(), [""; 0], "it has some time to answer");
-    bench.shard.ask_again(later(2), &bench.in_force.clone());
-    assert_eq!(bench.left(), ["start child of 1"]);
-    let confirmed = Request::ChildConfirmed(id(1), unit(), Attempt(1));
-    bench.shard.apply(confirmed, later(3), &bench.in_force.clone());
-    bench.shard.ask_again(later(60), &bench.in_force.clone());
-    assert_eq!(bench.left(), [""; 0]);
+    assert_eq!(bench.asked_again(0, NOW), [""; 0]);
+    assert_eq!(bench.asked_again(1, NOW), [""; 0], "it has some time to answer");
+    assert_eq!(bench.asked_again(2, NOW), ["start child of 1"]);
+    assert_eq!(bench.asked_again(3, NOW), [""; 0], "and as much again");
+    let confirmed = Request::Confirmed(Owed::Child(id(1), unit(), Attempt(1)));
+    bench.shard.apply(confirmed, NOW, &bench.in_force.clone());
+    assert_eq!(bench.asked_again(60, NOW), [""; 0]);
     let result = Ok(Ending::Completed { output: Json::null() });
     bench.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
     assert!(bench.shard.runs.is_empty() && bench.shard.children.is_empty());
 }
 
 #[test]
+fn what_is_owed_is_asked_for_again_whatever_the_time_of_day_does() {
+    let mut bench = Bench::new();
+    bench.start(1, "whole", None).unwrap();
+    bench.left();
+    let day = Duration::from_secs(24 * 3_600);
+    let tomorrow = NOW.after(day);
+    assert_eq!(bench.asked_again(0, tomorrow), [""; 0], "a step forward is no reason to ask");
+    assert_eq!(bench.asked_again(1, Timestamp(tomorrow.0 + 1)), [""; 0]);
+    assert_eq!(bench.asked_again(2, tomorrow), ["start child of 1"]);
+    assert_eq!(bench.asked_again(4, Timestamp(0)), ["start child of 1"], "nor a step back a reason not to");
+}
+
+#[test]
 fn the_child_of_a_canceled_run_is_canceled_until_it_ends() {
     let mut bench = Bench::new();
-    let later = |seconds| NOW.after(Duration::from_secs(seconds));
     bench.start(1, "whole", None).unwrap();
     assert_eq!(bench.left(), ["start child of 1"]);
     bench.cancel(1).unwrap();
     assert_eq!(bench.left(), ["cancel child of 1"]);
     assert_eq!(bench.shard.audit().undriven, []);
-    bench.shard.ask_again(later(60), &bench.in_force.clone());
-    assert_eq!(bench.left(), ["cancel child of 1"], "and not started again");
+    bench.asked_again(0, NOW);
+    assert_eq!(bench.asked_again(60, NOW), ["cancel child of 1"], "and not started again");
 
     let mut again = Bench::new();
     again.shard.load(bench.shard.runs.remove(&id(1)).unwrap());
     again.shard.drive_all(NOW, &again.in_force.clone());
     assert_eq!(again.left(), ["cancel child of 1"], "also after a restart");
-    again.shard.apply(Request::ChildConfirmed(id(1), unit(), Attempt(1)), NOW, &again.in_force.clone());
-    again.shard.ask_again(later(60), &again.in_force.clone());
-    assert_eq!(again.left(), [""; 0], "it is ending");
+    let ending = Request::Confirmed(Owed::ChildEnd(id(1), unit(), Attempt(1)));
+    again.shard.apply(ending, NOW, &again.in_force.clone());
+    again.asked_again(0, NOW);
+    assert_eq!(again.asked_again(60, NOW), [""; 0], "it is ending");
     assert_eq!(again.shard.audit().undriven, []);
     let result = Ok(Ending::Canceled { by: "ada".into(), reason: "enough".into() });
     again.tell(1, Command::ReportChild { unit: unit(), attempt: Attempt(1), result }).unwrap();
     assert!(again.shard.runs.is_empty() && again.shard.children.is_empty() && again.shard.owed.is_empty());
+}
+
+#[test]
+fn a_late_word_that_a_child_began_does_not_count_for_its_end() {
+    let mut bench = Bench::new();
+    bench.start(1, "whole", None).unwrap();
+    bench.cancel(1).unwrap();
+    assert_eq!(bench.left(), ["start child of 1", "cancel child of 1"]);
+    let began = Request::Confirmed(Owed::Child(id(1), unit(), Attempt(1)));
+    bench.shard.apply(began, NOW, &bench.in_force.clone());
+    bench.asked_again(0, NOW);
+    assert_eq!(bench.asked_again(60, NOW), ["cancel child of 1"], "nobody has said that it is ending");
+}
+
+#[test]
+fn a_shard_knows_since_when_a_question_is_asked_also_after_a_restart() {
+    let mut bench = Bench::new();
+    for (run, workflow) in [(1, "ask"), (2, "nap")] {
+        bench.start(run, workflow, None).unwrap();
+    }
+    let key = kapell_kernel::ApprovalKey::Unit(unit(), Attempt(1));
+    let asked = [(id(1), key, NOW)];
+    assert_eq!(bench.shard.asked(&[id(2), id(1), id(3)]), asked);
+
+    let mut again = Bench::new();
+    let image = bench.shard.runs[&id(1)].to_image();
+    again.shard.load(Box::new(Run::from_image(image).unwrap()));
+    again.shard.drive_all(NOW.after(Duration::from_secs(60)), &again.in_force.clone());
+    assert_eq!(again.shard.asked(&[id(1)]), asked);
+    again.cancel(1).unwrap();
+    assert_eq!(again.shard.asked(&[id(1)]), []);
 }
 
 #[test]

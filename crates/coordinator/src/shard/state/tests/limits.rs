@@ -96,7 +96,8 @@ fn revive(shard: &mut ShardState, run: &Run, in_force: &InForce) -> Result<(), S
     let reply: Reply<Result<(), SubmitError>> =
         Box::new(move |result| to.lock().unwrap().send(result).unwrap());
     let retry = Box::new(Command::Retry { by: "ada".into() });
-    shard.apply(Request::Revive(Box::new(run.clone()), retry, reply), NOW, in_force);
+    let past = Past { run: Box::new(run.clone()), first: Seq(1) };
+    shard.apply(Request::Revive(past, retry, reply), NOW, in_force);
     for output in shard.outputs.drain(..) {
         if let Output::Reply(answer) = output {
             answer();
@@ -153,4 +154,49 @@ fn a_retry_with_an_old_history_is_refused() {
     assert_eq!(revive(&mut shard, &run, &in_force), Err(Rejected::RunEnded.into()));
     shard.ended.insert(id, NOW);
     assert_eq!(revive(&mut shard, &run, &in_force), Ok(()));
+}
+
+/// Asks to watch a run; answers whether it is allowed, and what is to be kept open.
+fn watch(
+    shard: &mut ShardState,
+    run: RunId,
+) -> (Result<(), SubmitError>, tokio::sync::mpsc::Receiver<v1::Run>) {
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    (shard.watch(run, to), from)
+}
+
+#[test]
+fn watchers_of_a_run_have_a_limit_and_those_that_went_do_not_count() {
+    let (mut shard, in_force) = (shard(9), definitions());
+    let id = RunId::new(ShardId(0), 1);
+    shard.start(start(1, "waits", None, &in_force), NOW, &in_force).unwrap();
+    let mut watching: Vec<_> = (0..WATCHERS_PER_RUN_MAX).map(|_| watch(&mut shard, id)).collect();
+    assert!(watching.iter().all(|(allowed, _)| allowed.is_ok()));
+    let too_many = SubmitError::TooMany { what: "watch the run", most: WATCHERS_PER_RUN_MAX };
+    assert_eq!(watch(&mut shard, id).0, Err(too_many));
+    watching.pop();
+    assert_eq!(watch(&mut shard, id).0, Ok(()));
+}
+
+#[test]
+fn those_who_wait_for_an_end_have_a_limit_and_those_who_went_do_not_count() {
+    let (mut shard, in_force) = (shard(9), definitions());
+    let id = RunId::new(ShardId(0), 1);
+    shard.start(start(1, "waits", None, &in_force), NOW, &in_force).unwrap();
+    shard.outputs.clear();
+    let here = Arc::new(());
+    let wait = |shard: &mut ShardState, here: &Arc<()>| {
+        let here = Arc::downgrade(here);
+        let is_gone = Box::new(move || here.upgrade().is_none());
+        shard.await_end(id, EndWaiter { is_gone, tell: Box::new(|_| {}) });
+        // Whoever is not kept is answered at once.
+        shard.outputs.drain(..).count() == 0
+    };
+    let one = Arc::new(());
+    assert!(wait(&mut shard, &one));
+    assert!((1..WAITERS_PER_RUN_MAX).all(|_| wait(&mut shard, &here)));
+    assert!(!wait(&mut shard, &here));
+    drop(one);
+    assert!(wait(&mut shard, &here), "somebody went");
+    assert!(!wait(&mut shard, &here));
 }

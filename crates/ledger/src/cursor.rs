@@ -1,24 +1,29 @@
 //! Cursors: the place of the last row of a page, as text that nobody needs to understand.
 //!
-//! Owns: their form and the proof that a text is one of ours. Never: names a row by its number (it would shift).
+//! Owns: their form, the same in every backend, and the proof that a text is one of ours. Never: names a row by its
+//! number (it would shift).
 use std::fmt::Write as _;
 
-use kapell_ledger::{Cursor, LedgerError};
+use crate::{Cursor, LedgerError};
 
 /// Of which list a cursor is; one of the other list is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum List {
+pub enum List {
+    /// Of runs.
     Runs,
+    /// Of questions.
     Approvals,
 }
 
 /// Where a row is in its list.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
-    pub(crate) accepted: i64,
-    pub(crate) run: [u8; 16],
+pub struct Place {
+    /// When the run was accepted, in milliseconds as SQL has them.
+    pub accepted: i64,
+    /// The run's id.
+    pub run: [u8; 16],
     /// Of an approval; empty for a run.
-    pub(crate) key: String,
+    pub key: String,
 }
 
 const FIXED_BYTES: usize = 1 + 8 + 16;
@@ -35,7 +40,9 @@ impl List {
     }
 }
 
-pub(crate) fn write(list: List, place: &Place) -> Cursor {
+/// The cursor of a place.
+#[must_use]
+pub fn write(list: List, place: &Place) -> Cursor {
     let mut bytes = vec![list.mark()];
     bytes.extend_from_slice(&place.accepted.to_be_bytes());
     bytes.extend_from_slice(&place.run);
@@ -49,7 +56,11 @@ pub(crate) fn write(list: List, place: &Place) -> Cursor {
     Cursor(text)
 }
 
-pub(crate) fn read(list: List, cursor: &Cursor) -> Result<Place, LedgerError> {
+/// The place of a cursor.
+///
+/// # Errors
+/// `BadCursor`: no list of this kind gave it.
+pub fn read(list: List, cursor: &Cursor) -> Result<Place, LedgerError> {
     parse(list, &cursor.0).ok_or_else(|| LedgerError::BadCursor(cursor.0.chars().take(80).collect()))
 }
 

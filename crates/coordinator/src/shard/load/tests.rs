@@ -1,0 +1,249 @@
+//! Journals whose beginning is gone.
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use kapell_journal::{Acquired, AppendDone, AppendError, Batch, RunImage};
+use kapell_kernel::{Attempt, Command, ErrorClass, TaskError, UnitId};
+use kapell_model::plan::StepIndex;
+use kapell_model::{Epoch, Json, Name, ShardCount};
+use kapell_wire::DefinitionRecord;
+use serde_json::json;
+
+use super::super::message::{Output, Past, Request, StartRun, SubmitError};
+use super::super::state::ShardRules;
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const SHARD: ShardId = ShardId(0);
+
+/// A journal as one moment left it.
+struct Kept {
+    records: Vec<Placed>,
+    images: Vec<RunImage>,
+    trimmed: Seq,
+}
+
+impl Journal for Kept {
+    fn epoch(&self, _: ShardId) -> BoxFuture<'_, Result<Epoch, ReadError>> {
+        unreachable!("nobody acquires it")
+    }
+    fn acquire(&self, _: ShardId, _: Epoch) -> BoxFuture<'_, Result<Acquired, AcquireError>> {
+        unreachable!("nobody acquires it")
+    }
+    fn append(&self, _: Batch, _: AppendDone) {
+        unreachable!("nobody writes it")
+    }
+    fn read(&self, _: ShardId, after: Seq) -> BoxStream<'_, Result<Placed, ReadError>> {
+        if after < self.trimmed {
+            return stream::iter([Err(ReadError::Trimmed { through: self.trimmed })]).boxed();
+        }
+        let kept = self.records.iter().filter(move |placed| placed.seq > after);
+        stream::iter(kept.map(|placed| Ok(placed.clone()))).boxed()
+    }
+    fn history(&self, _: RunId) -> BoxFuture<'_, Result<Vec<Placed>, ReadError>> {
+        unreachable!("nobody asks for one run")
+    }
+    fn checkpoint(
+        &self,
+        _: ShardId,
+        _: Epoch,
+        _: Seq,
+        _: Vec<RunImage>,
+    ) -> BoxFuture<'_, Result<(), AppendError>> {
+        unreachable!("nobody writes it")
+    }
+    fn images(&self, _: ShardId) -> BoxStream<'_, Result<RunImage, ReadError>> {
+        stream::iter(self.images.iter().map(|image| Ok(image.clone()))).boxed()
+    }
+    fn trim(&self, _: ShardId, _: Epoch, _: Seq) -> BoxFuture<'_, Result<(), AppendError>> {
+        unreachable!("nobody writes it")
+    }
+}
+
+/// A shard and the journal that follows from what it is told.
+struct Bench {
+    shard: ShardState,
+    definitions: Definitions,
+    journal: Kept,
+}
+
+fn id(run: u32) -> RunId {
+    RunId::new(SHARD, u128::from(run))
+}
+
+impl Bench {
+    fn new(history_entries: u64) -> Bench {
+        let document = |kind: &str, name: &str, spec: serde_json::Value| DefinitionRecord {
+            document: Json::of(&json!({
+                "apiVersion": "kapell.dev/v1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+            })),
+            removed: false,
+            revision: 1,
+        };
+        let skill = json!({ "name": "clerk.noop", "rules": { "rows": [{ "then": {} }] } });
+        let definitions = Definitions::default();
+        let documents = [
+            document("Specialist", "clerk", json!({ "skills": [skill] })),
+            document("Workflow", "work", json!({ "steps": [{ "id": "one", "skill": "clerk.noop" }] })),
+            document("Workflow", "nap", json!({ "steps": [{ "id": "nap", "wait": { "for": "1h" } }] })),
+        ];
+        definitions.apply(&documents).unwrap();
+        let rules = ShardRules {
+            shard: SHARD,
+            shards: ShardCount::default(),
+            dedupe_window: Duration::from_secs(60),
+            dedupe_runs_max: 100,
+            live_runs_max: 100,
+            checkpoint_entries: 100,
+            checkpoint_every: Duration::from_secs(60),
+            history_entries,
+        };
+        Bench {
+            shard: ShardState::new(rules),
+            definitions,
+            journal: Kept { records: Vec::new(), images: Vec::new(), trimmed: Seq::ZERO },
+        }
+    }
+
+    /// What the shard has decided since is on disk.
+    fn flush(&mut self) {
+        for record in std::mem::take(&mut self.shard.records) {
+            let seq = Seq(self.journal.records.len() as u64 + 1);
+            self.journal.records.push(Placed { seq, record });
+        }
+        self.shard.outputs.clear();
+    }
+
+    fn start(&mut self, run: u32, workflow: &str) {
+        let in_force = self.definitions.in_force();
+        let name = Name::new(workflow).unwrap();
+        let workflow = in_force.catalogue.workflow(&Name::default_namespace(), &name).cloned().unwrap();
+        let (key, event, parent) = (None, Json::trusted(r#"{"data":{}}"#), None);
+        let start = StartRun { run: id(run), workflow, key, event, parent, nesting: 0 };
+        let request = Request::Start(vec![start], Box::new(|_| {}));
+        self.shard.apply(request, NOW, &in_force);
+        self.flush();
+    }
+
+    fn tell(&mut self, run: u32, command: Command) {
+        let in_force = self.definitions.in_force();
+        self.shard.apply(Request::Command(id(run), Box::new(command), Box::new(|_| {})), NOW, &in_force);
+        self.flush();
+    }
+
+    fn signal(&mut self, run: u32) {
+        self.tell(run, Command::Signal { event: Json::trusted(r#"{"type":"t"}"#) });
+    }
+
+    /// A run that has failed.
+    fn failed(&mut self, run: u32) {
+        self.start(run, "work");
+        let result = Err(TaskError::new(ErrorClass::Permanent, "it broke"));
+        let unit = UnitId::step(StepIndex(0));
+        self.tell(run, Command::FinishTask { unit, attempt: Attempt(1), result });
+        assert!(!self.shard.runs.contains_key(&id(run)), "it is over");
+    }
+
+    /// Answers what the checkpoint covers.
+    fn checkpoint(&mut self) -> Seq {
+        let images = self.shard.images(NOW, &self.definitions);
+        self.journal.images.retain(|kept| images.iter().all(|image| image.run != kept.run));
+        self.journal.images.extend(images);
+        self.shard.last
+    }
+
+    fn trim(&mut self, through: Seq) {
+        self.journal.trimmed = through;
+    }
+
+    async fn told(&self, checkpointed: Seq) -> Option<Whole> {
+        let images = images(&self.journal, &self.definitions, SHARD).await.unwrap();
+        tell(&self.journal, &self.definitions, (SHARD, checkpointed), images).await.unwrap()
+    }
+
+    /// The past of a run, as its history tells it now.
+    fn past(&self, run: u32) -> Option<Past> {
+        let kept = self.journal.records.iter().filter(|placed| placed.seq > self.journal.trimmed);
+        let history: Vec<Placed> = kept.filter(|placed| placed.record.run == id(run)).cloned().collect();
+        let (folded, told) = fold(id(run), &history, &self.definitions).unwrap()?;
+        Some(Past { run: Box::new(folded), first: told[0].0 })
+    }
+
+    fn revive(&mut self, past: Past) -> Result<(), SubmitError> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let retry = Box::new(Command::Retry { by: "ada".into() });
+        let tell = Box::new(move |result| drop(reply.send(result)));
+        self.shard.apply(Request::Revive(past, retry, tell), NOW, &self.definitions.in_force());
+        for output in std::mem::take(&mut self.shard.outputs) {
+            if let Output::Reply(reply) = output {
+                reply();
+            }
+        }
+        self.flush();
+        answer.recv().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn no_entry_counts_twice_in_a_run_whose_beginning_was_trimmed() {
+    let mut bench = Bench::new(0);
+    bench.start(1, "nap");
+    let trimmed = bench.shard.last;
+    bench.signal(1);
+    bench.start(2, "nap");
+    bench.signal(2);
+    let checkpointed = bench.checkpoint();
+    for run in [1, 2, 1] {
+        bench.signal(run);
+    }
+    bench.trim(trimmed);
+    let told = bench.told(checkpointed).await.unwrap();
+    assert_eq!((told.runs.len(), told.through), (2, bench.shard.last));
+    for (run, signals) in [(1, 3), (2, 2)] {
+        let (told, live) = (told.runs[&id(run)].to_image(), bench.shard.runs[&id(run)].to_image());
+        assert_eq!((told.signals.len(), &told), (signals, &live), "run {run}");
+    }
+}
+
+#[tokio::test]
+async fn images_that_are_older_than_what_was_trimmed_are_read_again() {
+    let mut bench = Bench::new(0);
+    bench.start(1, "nap");
+    let before = bench.checkpoint();
+    bench.signal(1);
+    // Another checkpoint was stored after the images were read, and what it covers is gone.
+    bench.trim(bench.shard.last);
+    assert!(bench.told(before).await.is_none(), "nobody knows what happened in between");
+    let now = bench.checkpoint();
+    assert_eq!(bench.told(now).await.unwrap().runs[&id(1)].to_image().signals.len(), 1);
+}
+
+#[test]
+fn a_run_that_is_set_going_again_keeps_its_history_until_a_checkpoint_holds_it() {
+    let mut bench = Bench::new(0);
+    bench.start(1, "nap");
+    let kept = bench.shard.last;
+    bench.failed(2);
+    // Its image says that the run is over; the journal alone says that it goes on.
+    let through = bench.checkpoint();
+    let past = bench.past(2).unwrap();
+    assert_eq!(bench.revive(past), Ok(()));
+    assert_eq!(bench.shard.trim_to(through), Some(kept), "else a crash now would lose the run");
+    let through = bench.checkpoint();
+    assert_eq!(bench.shard.trim_to(through), Some(through), "the image has it all");
+}
+
+#[test]
+fn a_history_that_was_trimmed_after_it_was_read_sets_nothing_going() {
+    let mut bench = Bench::new(0);
+    bench.failed(1);
+    let past = bench.past(1).unwrap();
+    let through = bench.checkpoint();
+    let trimmed = bench.shard.trim_to(through).unwrap();
+    bench.shard.trimmed = trimmed;
+    bench.trim(trimmed);
+    assert!(bench.past(1).is_none());
+    assert_eq!(bench.revive(past), Err(SubmitError::NotFound(id(1))));
+    assert_eq!((bench.shard.runs.len(), bench.shard.last), (0, trimmed), "and nothing is written");
+}

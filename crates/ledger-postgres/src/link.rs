@@ -1,0 +1,161 @@
+//! Links: one connection each, made anew when it was lost.
+//!
+//! Owns: the settings of a session, and how often a server that does not answer is asked. Never: uses a connection
+//! again on which something went wrong: closing it is the one rollback that always works.
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_ledger::LedgerError;
+use kapell_runtime::{Job, Jobs, OnDeath};
+use tokio::time::Instant;
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::schema::{self, Step, Todo};
+use crate::trouble::{RETRY_AFTER, Trouble};
+
+/// Carries one connection's bytes; the link that uses it notices its death.
+const CONNECTION: Job = Job { name: "ledger-connection", on_panic: OnDeath::Log };
+/// Longest time to reach a server and to look at its tables.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Every statement of the ledger looks rows up by an index, so statistics that are out of date must not talk the
+/// planner into reading a whole table. What a node leaves behind that is cut off ends before another one has waited
+/// for long.
+const SESSION: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
+     -c jit=off -c max_parallel_workers_per_gather=0 -c statement_timeout=60s \
+     -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 \
+     -c tcp_keepalives_count=3";
+
+/// Where the ledger is.
+pub(crate) struct Target {
+    config: Config,
+    jobs: Jobs,
+    steps: &'static [Step],
+}
+
+impl Target {
+    pub(crate) fn new(url: &str, jobs: &Jobs, steps: &'static [Step]) -> Result<Target, LedgerError> {
+        let mut config: Config = url.parse().map_err(|error| LedgerError::Misplaced {
+            reason: format!(
+                "its URL: {}; write postgres://user:password@host:5432/database",
+                crate::trouble::describe(&error)
+            ),
+        })?;
+        let options =
+            config.get_options().map_or_else(|| SESSION.to_owned(), |own| format!("{own} {SESSION}"));
+        config
+            .options(options)
+            .application_name("kapell-ledger")
+            .connect_timeout(OPEN_WITHIN)
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(30));
+        Ok(Target { config, jobs: jobs.clone(), steps })
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client, Trouble> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        self.jobs.spawn(CONNECTION, async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection of the ledger ended");
+            }
+        });
+        Ok(client)
+    }
+
+    /// A connection to tables that are as they should be.
+    pub(crate) async fn open(&self) -> Result<Client, Trouble> {
+        let look = async {
+            let client = self.connect().await?;
+            let todo = schema::check(&client, self.steps).await?;
+            Ok((client, todo))
+        };
+        let looked = tokio::time::timeout(OPEN_WITHIN, look).await;
+        let (client, todo) = looked.unwrap_or(Err(Trouble::Slow(OPEN_WITHIN)))?;
+        match todo {
+            Todo::Nothing => {}
+            Todo::Migrate => schema::migrate(&client, self.steps).await?,
+        }
+        Ok(client)
+    }
+}
+
+/// Something to do with a connection, which may be done twice.
+pub(crate) trait Work: Sync {
+    type Answer: Send;
+
+    fn once(&self, client: &Client) -> impl Future<Output = Result<Self::Answer, Trouble>> + Send;
+}
+
+/// One connection, or none at the moment.
+pub(crate) struct Link {
+    target: Arc<Target>,
+    client: Option<Client>,
+    /// Why it could not be made, and until when nobody tries again.
+    failed: Option<(Instant, LedgerError)>,
+}
+
+impl Link {
+    pub(crate) fn new(target: Arc<Target>) -> Link {
+        Link { target, client: None, failed: None }
+    }
+
+    /// Makes the connection now.
+    pub(crate) async fn open_now(&mut self) -> Result<(), LedgerError> {
+        self.client().await.map(|_| ())
+    }
+
+    /// The connection, made if need be.
+    async fn client(&mut self) -> Result<&Client, LedgerError> {
+        let lost = self.client.take_if(|client| client.is_closed());
+        if lost.is_some() {
+            tracing::debug!("the ledger's connection was lost and is made anew");
+        }
+        match self.client {
+            Some(ref client) => Ok(client),
+            None => {
+                let client = self.open().await?;
+                Ok(self.client.insert(client))
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Client, LedgerError> {
+        if let Some((until, error)) = &self.failed
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
+        self.failed = None;
+        self.target.open().await.map_err(|trouble| {
+            let error = trouble.answer();
+            self.failed = Some((Instant::now() + RETRY_AFTER, error.clone()));
+            error
+        })
+    }
+
+    /// Does some work with the connection. One on which it fails is not used again; if it had been lost since its last
+    /// use, the work is done with a new one.
+    pub(crate) async fn run<W: Work>(&mut self, within: Duration, work: &W) -> Result<W::Answer, Trouble> {
+        let was_used = self.client.is_some();
+        match self.attempt(within, work).await {
+            Err(trouble) if was_used && trouble.is_loss() => self.attempt(within, work).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt<W: Work>(&mut self, within: Duration, work: &W) -> Result<W::Answer, Trouble> {
+        let client = self.client().await.map_err(Trouble::Answered)?;
+        let outcome = tokio::time::timeout(within, work.once(client)).await;
+        let outcome = outcome.unwrap_or(Err(Trouble::Slow(within)));
+        if outcome.is_err() {
+            self.client = None;
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests;
