@@ -106,11 +106,11 @@ pub enum AppendError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Stored bytes are not what was written; a person must decide (see docs/errors).
-    #[error("journal is damaged in {segment} at byte {offset}: {reason}")]
+    #[error("journal is damaged in {segment} at {offset}: {reason}")]
     Corrupt {
         /// File or table.
         segment: String,
-        /// Where in it.
+        /// Where in it: a byte of the file, or a place of the shard in the table.
         offset: u64,
         /// Which check failed.
         reason: String,
