@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
-use kapell_journal::{AcquireError, Acquired, AppendDone, AppendError, ReadError};
+use kapell_journal::{AcquireError, Acquired, AppendError, Done, ReadError};
 use kapell_model::{Epoch, Seq, ShardId};
 
 use crate::disk::write_all;
@@ -16,30 +16,6 @@ use crate::options::SEGMENT_BYTES_MIN;
 use crate::scan::Extent;
 use crate::segment::{Active, Before, Chore, Chores, begin};
 use crate::shared::{Shared, lock};
-
-/// Answers an append exactly once: dropped unanswered, it says that the journal was closed.
-pub(crate) struct Done(Option<AppendDone>, std::time::Duration);
-
-impl Done {
-    pub(crate) fn new(done: AppendDone, retry_after: std::time::Duration) -> Done {
-        Done(Some(done), retry_after)
-    }
-
-    pub(crate) fn answer(mut self, outcome: Result<(), AppendError>) {
-        if let Some(done) = self.0.take() {
-            done(outcome);
-        }
-    }
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            let reason = "the journal was closed".to_owned();
-            done(Err(AppendError::Unavailable { reason, retry_after: self.1 }));
-        }
-    }
-}
 
 /// A batch, encoded by the caller's thread.
 pub(crate) struct Append {

@@ -32,7 +32,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kapell_journal::{
-    AcquireError, Acquired, AppendDone, AppendError, Batch, Journal, Placed, ReadError, RunImage,
+    AcquireError, Acquired, AppendDone, AppendError, Batch, Done, Journal, Placed, ReadError, RunImage,
 };
 use kapell_model::{Epoch, RunId, Seq, ShardId};
 
@@ -40,7 +40,7 @@ pub use disk::{DirError, Disk, DiskFile, RealDisk};
 pub use open::OpenError;
 pub use options::Options;
 
-use engine::{Append, Done, Engine, Item, Reply};
+use engine::{Append, Engine, Item, Reply};
 use lane::{Jobs, Limits, TooMany, Writer};
 use read::Cursor;
 use segment::{Active, Chore, Chores};

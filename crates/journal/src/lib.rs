@@ -9,12 +9,16 @@
 //! - Only the epoch that acquired the shard last can append, checkpoint or trim; all others are `Fenced`.
 //! - What was answered `Ok` is read back unchanged, or reading fails with `Corrupt`. Nothing is skipped.
 //! - After a failed append the shard is closed for its owner (`Poisoned`) until it is acquired again.
+mod done;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use kapell_model::{Epoch, RunId, Seq, ShardId};
+
+pub use done::Done;
 
 /// One durable fact, as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,11 +106,11 @@ pub enum AppendError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Stored bytes are not what was written; a person must decide (see docs/errors).
-    #[error("journal is damaged in {segment} at byte {offset}: {reason}")]
+    #[error("journal is damaged in {segment} at {offset}: {reason}")]
     Corrupt {
         /// File or table.
         segment: String,
-        /// Where in it.
+        /// Where in it: a byte of the file, or a place of the shard in the table.
         offset: u64,
         /// Which check failed.
         reason: String,

@@ -57,6 +57,6 @@ impl Store for Sqlite {
     }
 }
 
-journal_contract!(local_on_files, || Real { dir: tempfile::tempdir().unwrap() });
-journal_contract!(local_inline_on_a_failing_disk, || Failing { disk: FaultDisk::new() });
-journal_contract!(sqlite_reference, || Sqlite { dir: tempfile::tempdir().unwrap() });
+journal_contract!(local_on_files, || Some(Real { dir: tempfile::tempdir().unwrap() }));
+journal_contract!(local_inline_on_a_failing_disk, || Some(Failing { disk: FaultDisk::new() }));
+journal_contract!(sqlite_reference, || Some(Sqlite { dir: tempfile::tempdir().unwrap() }));

@@ -3,6 +3,7 @@
 //! Owns: one database cluster and its postmaster. Never: shares either with another test.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
@@ -31,11 +32,12 @@ pub enum Durability {
 pub struct Setup {
     durability: Durability,
     settings: Vec<(String, String)>,
+    tls: Option<(String, String)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: Durability::Synced, settings: Vec::new() }
+        Self { durability: Durability::Synced, settings: Vec::new(), tls: None }
     }
 }
 
@@ -54,13 +56,20 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS with this certificate and private key, both in PEM.
+    #[must_use]
+    pub fn tls(mut self, certificate: &str, key: &str) -> Self {
+        self.tls = Some((certificate.to_owned(), key.to_owned()));
+        self
+    }
+
     /// Starts a server, or says why the test is skipped.
     ///
     /// # Panics
     ///
     /// When there is a server program and it does not start; see also [`missing`](crate::missing).
     #[must_use]
-    pub fn start(self) -> Option<Postgres> {
+    pub fn start(mut self) -> Option<Postgres> {
         let Some(bin) = installed() else {
             crate::missing("PostgreSQL");
             return None;
@@ -68,6 +77,7 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("kapell-postgres-").tempdir_in("/tmp").unwrap();
         process::hand_over(dir.path());
         init(&bin, dir.path());
+        self.write_tls(dir.path());
         let mut server = Postgres { bin, port: 0, setup: self, child: None, dir };
         for attempt in 0..ATTEMPTS {
             server.port = process::free_port(attempt);
@@ -76,6 +86,19 @@ impl Setup {
             }
         }
         panic!("PostgreSQL does not start: {}", server.log());
+    }
+
+    fn write_tls(&mut self, dir: &Path) {
+        let Some((certificate, key)) = self.tls.take() else { return };
+        self.settings.push(("ssl".to_owned(), "on".to_owned()));
+        for (setting, text) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+            let file = dir.join(setting);
+            std::fs::write(&file, text).unwrap();
+            // A server takes no key that others may read.
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            process::hand_over(&file);
+            self.settings.push((setting.to_owned(), file.display().to_string()));
+        }
     }
 }
 

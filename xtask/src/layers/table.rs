@@ -37,7 +37,7 @@ pub(super) enum Place {
 /// The table. Names without the prefix `kapell-`; `kapell` is the binary.
 const LAYERS: &[(Layer, &[&str])] = &[
     (Layer::Pure, &["model", "kernel"]),
-    (Layer::Port, &["runtime", "journal", "ledger", "cluster", "proto", "wire"]),
+    (Layer::Port, &["runtime", "journal", "ledger", "cluster", "postgres", "proto", "wire"]),
     (
         Layer::Adapter,
         &[

@@ -132,7 +132,8 @@ pub fn image(shard: u16, low: u128, state: Option<&str>) -> RunImage {
     RunImage { run: run(shard, low), state: state.map(|state| Bytes::copy_from_slice(state.as_bytes())) }
 }
 
-/// Makes one test of each case: `journal_contract!(name_of_the_backend, || store)`.
+/// Makes one test of each case: `journal_contract!(name_of_the_backend, || Some(store))`; without a store, such as where
+/// no server is installed, there is nothing to test.
 #[macro_export]
 macro_rules! journal_contract {
     ($backend:ident, $make:expr) => {
@@ -160,13 +161,14 @@ macro_rules! journal_contract {
             use super::*;
             $(#[test]
             fn $case() {
-                let mut store = ($make)();
-                $crate::journal::cases::$case(&mut store);
+                if let Some(mut store) = ($make)() {
+                    $crate::journal::cases::$case(&mut store);
+                }
             })*
 
             #[test]
             fn it_answers_as_the_model_does() {
-                $crate::journal::model::compare(&mut || Box::new(($make)()));
+                $crate::journal::model::compare(&mut || Some(Box::new(($make)()?)));
             }
         }
     };

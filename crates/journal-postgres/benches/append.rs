@@ -1,0 +1,188 @@
+//! Durable appends a second with 1, 64 and 1,024 appenders, each waiting for its answer, on a server of its own.
+//!
+//! Beside it the floor: the bare multi-row insert over as many connections into a table with nothing but its primary
+//! key, no epochs, no checksums, no history. The ratio comes first. Run: `cargo bench -p kapell-journal-postgres --bench
+//! append`. `KAPELL_BENCH_WRITERS` sets the number of connections, `KAPELL_BENCH_ROUNDS` how often each is measured.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a program that measures"
+)]
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kapell_journal::{AppendError, Batch, Journal as _, Record};
+use kapell_journal_postgres::{Options, PostgresJournal};
+use kapell_model::{Epoch, RunId, Seq, ShardId};
+use kapell_runtime::Runtime;
+use kapell_tests_servers::{Postgres, Setup};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::NoTls;
+
+const PAYLOAD_BYTES: usize = 300;
+const GROUP_MAX: usize = 4096;
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURED: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy)]
+struct Figures {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+}
+
+fn number(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+fn main() {
+    let (writers, rounds) =
+        (number("KAPELL_BENCH_WRITERS", Options::default().writers), number("KAPELL_BENCH_ROUNDS", 3));
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let setup = Setup::default().setting("shared_buffers", "256MB").setting("max_wal_size", "4GB");
+    let Some(server) = setup.start() else { return };
+    println!(
+        "{writers} writers, best of {rounds} rounds\n{:>9} {:>6} | {:>11} {:>7} {:>7} | floor {:>11} {:>7} {:>7}",
+        "appenders", "ratio", "appends/s", "p50 ms", "p99 ms", "appends/s", "p50 ms", "p99 ms"
+    );
+    for appenders in [1_u16, 64, 1024] {
+        let (mut ours, mut floor) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            ours.push(threads.block_on(measure_journal(&server, writers, appenders)));
+            floor.push(threads.block_on(measure_bare(&server, writers, appenders)));
+        }
+        let (ours, floor) = (best(&ours), best(&floor));
+        println!(
+            "{appenders:>9} {:>6.2} | {:>11.0} {:>7.2} {:>7.2} | floor {:>11.0} {:>7.2} {:>7.2}",
+            ours.rate / floor.rate,
+            ours.rate,
+            ours.p50,
+            ours.p99,
+            floor.rate,
+            floor.p50,
+            floor.p99
+        );
+    }
+}
+
+fn best(rounds: &[Figures]) -> Figures {
+    *rounds.iter().max_by(|one, other| one.rate.total_cmp(&other.rate)).unwrap()
+}
+
+async fn measure_journal(server: &Postgres, writers: usize, appenders: u16) -> Figures {
+    let options = Options { writers, ..Options::default() };
+    let journal = PostgresJournal::open(&[server.url()], options, &Runtime::system()).await.unwrap();
+    for shard in 0..appenders {
+        journal.acquire(ShardId(shard), Epoch(1)).await.unwrap();
+    }
+    let figures = round(&Under::Journal(Arc::new(journal)), appenders).await;
+    execute(server, "DROP SCHEMA kapell_journal CASCADE; CHECKPOINT").await;
+    figures
+}
+
+async fn measure_bare(server: &Postgres, writers: usize, appenders: u16) -> Figures {
+    let table = "DROP TABLE IF EXISTS bare; CREATE TABLE bare (shard int4, seq int8, payload bytea, PRIMARY KEY (shard, seq))";
+    execute(server, table).await;
+    let (queue, queued) = mpsc::channel(GROUP_MAX);
+    let queued = Arc::new(Mutex::new(queued));
+    for _ in 0..writers {
+        tokio::spawn(write_bare(server.url(), queued.clone()));
+    }
+    let figures = round(&Under::Bare(queue), appenders).await;
+    execute(server, "DROP TABLE bare; CHECKPOINT").await;
+    figures
+}
+
+async fn execute(server: &Postgres, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+}
+
+type Ack = oneshot::Sender<()>;
+type Asked = (u16, u64, Bytes, Ack);
+
+/// What is measured.
+#[derive(Clone)]
+enum Under {
+    Journal(Arc<PostgresJournal>),
+    Bare(mpsc::Sender<Asked>),
+}
+
+/// The floor.
+async fn write_bare(url: String, queued: Arc<Mutex<mpsc::Receiver<Asked>>>) {
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let sql = "INSERT INTO bare SELECT * FROM unnest($1::int4[], $2::int8[], $3::bytea[])";
+    let insert = client.prepare(sql).await.unwrap();
+    let mut group = Vec::new();
+    loop {
+        if queued.lock().await.recv_many(&mut group, GROUP_MAX).await == 0 {
+            return;
+        }
+        let shards: Vec<i32> = group.iter().map(|(shard, ..)| i32::from(*shard)).collect();
+        let seqs: Vec<i64> = group.iter().map(|(_, seq, ..)| *seq as i64).collect();
+        let payloads: Vec<&[u8]> = group.iter().map(|(_, _, payload, _)| payload.as_ref()).collect();
+        client.execute(&insert, &[&shards, &seqs, &payloads]).await.unwrap();
+        drop(payloads);
+        group.drain(..).for_each(|(.., ack)| ack.send(()).unwrap());
+    }
+}
+
+/// Each appender has a shard of its own, so that each waits for its own answer only.
+async fn round(under: &Under, appenders: u16) -> Figures {
+    let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let mut jobs = Vec::new();
+    for shard in 0..appenders {
+        let (stop, measuring) = (Arc::clone(&stop), Arc::clone(&measuring));
+        jobs.push(tokio::spawn(appender(under.clone(), shard, stop, measuring)));
+    }
+    // why: this is the warm-up
+    tokio::time::sleep(WARM_UP).await;
+    measuring.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    // why: this is the time that is measured
+    tokio::time::sleep(MEASURED).await;
+    let elapsed = begun.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    let mut all = Vec::new();
+    for job in jobs {
+        all.extend(job.await.unwrap());
+    }
+    all.sort_unstable();
+    let at = |share: f64| f64::from(all[(all.len() as f64 * share) as usize]) / 1000.0;
+    Figures { rate: all.len() as f64 / elapsed.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+}
+
+/// Answers how many microseconds each append took.
+async fn appender(under: Under, shard: u16, stop: Arc<AtomicBool>, measuring: Arc<AtomicBool>) -> Vec<u32> {
+    let payload = Bytes::from(vec![0x5a; PAYLOAD_BYTES]);
+    let mut took = Vec::new();
+    let mut first = Seq(1);
+    while !stop.load(Ordering::Relaxed) {
+        let (done, answer) = oneshot::channel();
+        let begun = Instant::now();
+        match &under {
+            Under::Journal(journal) => {
+                let run = RunId::new(ShardId(shard), u128::from(first.0 % 16));
+                let records = vec![Record { run, payload: payload.clone() }];
+                let batch = Batch { shard: ShardId(shard), epoch: Epoch(1), first, records };
+                let done = move |outcome: Result<(), AppendError>| {
+                    outcome.unwrap();
+                    done.send(()).unwrap();
+                };
+                journal.append(batch, Box::new(done));
+            }
+            Under::Bare(queue) => queue.send((shard, first.0, payload.clone(), done)).await.unwrap(),
+        }
+        answer.await.unwrap();
+        if measuring.load(Ordering::Relaxed) {
+            took.push(begun.elapsed().as_micros() as u32);
+        }
+        first = first.next();
+    }
+    took
+}

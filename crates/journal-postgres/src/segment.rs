@@ -1,0 +1,236 @@
+//! Segments: the tables that hold the entries, made ahead, sealed when full, dropped when nobody needs them.
+//!
+//! Owns: every statement that makes or drops a table of entries. Never: drops an entry that was not trimmed.
+//!
+//! Why tables of our own and not `PARTITION BY`: docs/adr/0009-journal-in-postgresql.md.
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_runtime::{Job, OnDeath};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::database::Database;
+use crate::link::{Link, Open, Work};
+use crate::trouble::Trouble;
+
+/// Without it segments grow, and nothing is lost.
+const CHORES: Job = Job { name: "journal-segments", on_panic: OnDeath::Log };
+
+/// Only one node does such things at a time: `KapellSg`.
+const LOCK: i64 = i64::from_be_bytes(*b"KapellSg");
+/// Others wait for our locks at most so long; a large table may take its time.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '10min'";
+const CHORE_WITHIN: Duration = Duration::from_secs(660);
+/// Segments that are looked at in one sweep, from the oldest on.
+const SWEPT_MAX: i64 = 32;
+/// What is needed of a segment is moved when it is at most one part in so many.
+const MOVED_PART: i64 = 8;
+
+/// Keeps the segments of one database. Dropped, it ends.
+pub(crate) struct Keeper {
+    _stop: oneshot::Sender<()>,
+}
+
+impl Keeper {
+    pub(crate) fn start(database: &Arc<Database>) -> Keeper {
+        let (stop, stopped) = oneshot::channel();
+        database.jobs.spawn(CHORES, keep(database.clone(), stopped));
+        Keeper { _stop: stop }
+    }
+}
+
+async fn keep(database: Arc<Database>, mut stopped: oneshot::Receiver<()>) {
+    let mut sweep_at: Option<Instant> = None;
+    let mut swept: Option<Instant> = None;
+    loop {
+        let due = sweep_at.unwrap_or_else(Instant::now);
+        // Its connection is closed when there is nothing to do: chores are rare.
+        let mut link = Link::new(&database);
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = database.chores.notified() => {
+                if database.take_trimmed() && sweep_at.is_none() {
+                    let now = Instant::now();
+                    sweep_at = Some(swept.map_or(now, |swept| swept + database.options.sweep_every).max(now));
+                }
+                report(&database, link.run_within(&Roll, CHORE_WITHIN).await);
+            }
+            () = tokio::time::sleep_until(due), if sweep_at.is_some() => {
+                report(&database, link.run_within(&Sweep, CHORE_WITHIN).await);
+                (sweep_at, swept) = (None, Some(Instant::now()));
+            }
+        }
+    }
+}
+
+fn report(database: &Database, outcome: Result<(), Trouble>) {
+    if let Err(trouble) = outcome {
+        let reason = trouble.reason();
+        tracing::warn!(database = %database.target, reason, "segments of the journal were not seen to; later again");
+    }
+}
+
+/// Makes the first segment of a new store.
+pub(crate) async fn ensure_first(open: &Open, database: &Database) -> Result<(), Trouble> {
+    let client = &open.client;
+    begin(client).await?;
+    if newest(client).await?.is_none() {
+        make(client, 1).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    database.follow(open).await
+}
+
+async fn begin(client: &Client) -> Result<(), Trouble> {
+    Ok(client.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({LOCK})")).await?)
+}
+
+async fn newest(client: &Client) -> Result<Option<i32>, Trouble> {
+    let rows = client.query_typed("SELECT max(segment) FROM kapell_journal.segments", &[]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?.flatten())
+}
+
+async fn make(client: &Client, segment: i32) -> Result<(), Trouble> {
+    // Compressing payloads would cost the append more than the disk that it saves.
+    let sql = format!(
+        "CREATE TABLE kapell_journal.entries_{segment} (PRIMARY KEY (shard, seq)) INHERITS (kapell_journal.entries); \
+         ALTER TABLE kapell_journal.entries_{segment} ALTER COLUMN payload SET STORAGE EXTERNAL; \
+         CREATE INDEX entries_{segment}_run ON kapell_journal.entries_{segment} (run); \
+         INSERT INTO kapell_journal.segments (segment) VALUES ({segment})"
+    );
+    Ok(client.batch_execute(&sql).await?)
+}
+
+/// Makes the next segment if the newest is full, and seals those before it.
+struct Roll;
+
+impl Work for Roll {
+    type Answer = ();
+
+    async fn run(&self, open: &mut Open, database: &Database) -> Result<(), Trouble> {
+        database.follow(open).await?;
+        let (client, segment) = (&open.client, database.segment());
+        let sql = format!("SELECT pg_total_relation_size('kapell_journal.entries_{segment}')");
+        let size: Option<i64> =
+            client.query_typed(&sql, &[]).await?.first().map(|row| row.try_get(0)).transpose()?;
+        if size.unwrap_or(0).unsigned_abs() >= database.options.segment_bytes {
+            begin(client).await?;
+            // Another node may have been faster.
+            if newest(client).await? == Some(segment) {
+                make(client, segment + 1).await?;
+                tracing::info!(database = %database.target, segment = segment + 1, "the journal has a new segment");
+            }
+            client.batch_execute("COMMIT").await?;
+            database.follow(open).await?;
+        }
+        let sql = "SELECT segment FROM kapell_journal.segments \
+             WHERE NOT sealed AND segment < (SELECT max(segment) FROM kapell_journal.segments) ORDER BY segment";
+        for row in open.client.query_typed(sql, &[]).await? {
+            seal(&open.client, row.try_get(0)?).await?;
+        }
+        Ok(())
+    }
+}
+
+/// First nobody can add anything, whichever node it is and however late; then what is in it is counted.
+async fn seal(client: &Client, segment: i32) -> Result<(), Trouble> {
+    begin(client).await?;
+    let sql = format!(
+        "SELECT NOT sealed, EXISTS (SELECT FROM pg_trigger \
+           WHERE tgrelid = to_regclass('kapell_journal.entries_{segment}') AND tgname = 'sealed') \
+         FROM kapell_journal.segments WHERE segment = {segment}"
+    );
+    let rows = client.query_typed(&sql, &[]).await?;
+    let state = rows.first().map(|row| Ok::<(bool, bool), Trouble>((row.try_get(0)?, row.try_get(1)?)));
+    let (is_open, is_shut) = state.transpose()?.unwrap_or((false, true));
+    if is_open && !is_shut {
+        let sql = format!(
+            "CREATE TRIGGER sealed BEFORE INSERT ON kapell_journal.entries_{segment} \
+             FOR EACH STATEMENT EXECUTE FUNCTION kapell_journal.refuse()"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    if !is_open {
+        return Ok(());
+    }
+    begin(client).await?;
+    let sql =
+        format!("UPDATE kapell_journal.segments SET sealed = true WHERE segment = {segment} AND NOT sealed");
+    if client.execute_typed(&sql, &[]).await? == 1 {
+        let sql = format!(
+            "INSERT INTO kapell_journal.spans (shard, segment, first, last, entries) \
+             SELECT shard, {segment}, min(seq), max(seq), count(*) \
+             FROM kapell_journal.entries_{segment} GROUP BY shard"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    Ok(client.batch_execute("COMMIT").await?)
+}
+
+/// Drops the segments that nobody needs, and moves what little is needed of one.
+struct Sweep;
+
+impl Work for Sweep {
+    type Answer = ();
+
+    async fn run(&self, open: &mut Open, database: &Database) -> Result<(), Trouble> {
+        let client = &open.client;
+        // Of each of the oldest: how much it holds, and how much of that was not trimmed.
+        let sql = format!(
+            "SELECT g.segment, coalesce(sum(p.entries), 0)::int8, coalesce(sum(least(p.entries, \
+               greatest(0, p.last - greatest(coalesce(m.trimmed, 0), p.first - 1)))), 0)::int8 \
+             FROM (SELECT segment FROM kapell_journal.segments WHERE sealed ORDER BY segment LIMIT {SWEPT_MAX}) AS g \
+             LEFT JOIN kapell_journal.spans AS p ON p.segment = g.segment \
+             LEFT JOIN kapell_journal.marks AS m ON m.shard = p.shard GROUP BY g.segment ORDER BY g.segment"
+        );
+        let mut moved = false;
+        for row in client.query_typed(&sql, &[]).await? {
+            let (segment, held, needed): (i32, i64, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let leave = match needed {
+                0 => Leave::Nothing,
+                // One a sweep: the next one may find more of it trimmed.
+                needed if !moved && needed <= held / MOVED_PART => Leave::Rest,
+                _ => continue,
+            };
+            moved |= leave == Leave::Rest;
+            drop_segment(client, segment, leave).await?;
+            tracing::info!(database = %database.target, segment, needed, "a segment of the journal was dropped");
+        }
+        Ok(())
+    }
+}
+
+/// What a dropped segment leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    Nothing,
+    /// What was not trimmed goes to the newest segment.
+    Rest,
+}
+
+async fn drop_segment(client: &Client, segment: i32, leave: Leave) -> Result<(), Trouble> {
+    begin(client).await?;
+    let forget = format!(
+        "WITH gone AS (DELETE FROM kapell_journal.spans WHERE segment = {segment}) \
+         DELETE FROM kapell_journal.segments WHERE segment = {segment} AND sealed"
+    );
+    if client.execute_typed(&forget, &[]).await? != 1 {
+        // Another node was faster.
+        return Ok(client.batch_execute("ROLLBACK").await?);
+    }
+    let table = format!("kapell_journal.entries_{segment}");
+    client.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
+    if let (Leave::Rest, Some(newest)) = (leave, newest(client).await?) {
+        let sql = format!(
+            "INSERT INTO kapell_journal.entries_{newest} (shard, seq, run, crc, payload) \
+             SELECT e.shard, e.seq, e.run, e.crc, e.payload FROM {table} AS e \
+             LEFT JOIN kapell_journal.marks AS m ON m.shard = e.shard WHERE e.seq > coalesce(m.trimmed, 0)"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    Ok(client.batch_execute(&format!("DROP TABLE {table}; COMMIT")).await?)
+}

@@ -1,0 +1,135 @@
+//! Two nodes, one shard: only one can write, whatever the other believes.
+use std::time::Duration;
+
+use kapell_journal::{AcquireError, AppendError, Journal as _};
+use kapell_model::{Epoch, Seq, ShardId};
+
+use crate::rig::*;
+
+#[tokio::test]
+async fn a_node_that_slept_through_its_successor_is_fenced_by_name() {
+    let Some(server) = quick_server() else { return };
+    let (asleep, successor) = (open(&server).await, open(&server).await);
+    acquire(&asleep, 3, 5).await;
+    put(&asleep, 3, 5, 1, "before").await.unwrap();
+    assert_eq!(acquire(&successor, 3, 9).await, Seq(1));
+    put(&successor, 3, 9, 2, "after").await.unwrap();
+    let fenced = Err(AppendError::Fenced { held_by: Epoch(9) });
+    assert_eq!(put(&asleep, 3, 5, 2, "stale").await, fenced);
+    assert_eq!(put(&asleep, 3, 5, 3, "stale").await, fenced, "and so is all that follows");
+    let shard = ShardId(3);
+    assert_eq!(asleep.checkpoint(shard, Epoch(5), Seq(1), vec![image(3, 1, "stale")]).await, fenced);
+    let refused = AcquireError::Fenced { held_by: Epoch(9) };
+    assert_eq!(asleep.acquire(shard, Epoch(5)).await, Err(refused));
+    assert_eq!(texts(&successor, 3, 0).await, ["before", "after"]);
+    put(&successor, 3, 9, 3, "goes on").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_checkpoint_or_trim_changes_nothing_though_the_node_believes_in_it() {
+    let Some(server) = quick_server() else { return };
+    let (asleep, successor) = (open(&server).await, open(&server).await);
+    let shard = ShardId(3);
+    acquire(&asleep, 3, 5).await;
+    put(&asleep, 3, 5, 1, "one").await.unwrap();
+    asleep.checkpoint(shard, Epoch(5), Seq(1), vec![image(3, 1, "first")]).await.unwrap();
+    acquire(&successor, 3, 6).await;
+    let fenced = Err(AppendError::Fenced { held_by: Epoch(6) });
+    assert_eq!(asleep.checkpoint(shard, Epoch(5), Seq(1), vec![image(3, 1, "stale")]).await, fenced);
+    assert_eq!(asleep.trim(shard, Epoch(5), Seq(1)).await, fenced);
+    let images: Vec<_> = futures::TryStreamExt::try_collect(successor.images(shard)).await.unwrap();
+    assert_eq!(images, [image(3, 1, "first")]);
+    assert_eq!(texts(&successor, 3, 0).await, ["one"]);
+}
+
+#[tokio::test]
+async fn the_same_epoch_acquired_elsewhere_closes_the_shard_here() {
+    let Some(server) = quick_server() else { return };
+    let (one, other) = (open(&server).await, open(&server).await);
+    acquire(&one, 3, 5).await;
+    acquire(&other, 3, 5).await;
+    assert_eq!(put(&one, 3, 5, 1, "late").await, Err(AppendError::Poisoned));
+    put(&other, 3, 5, 1, "right").await.unwrap();
+    assert_eq!(acquire(&one, 3, 5).await, Seq(1), "and it can be acquired back");
+    put(&one, 3, 5, 2, "right again").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_shard_in_a_group_does_not_hold_back_the_others() {
+    let Some(server) = quick_server() else { return };
+    let options = kapell_journal_postgres::Options { writers: 1, ..small() };
+    let node = open_with(&[server.url()], options).await.unwrap();
+    let successor = open(&server).await;
+    for shard in 0..8 {
+        acquire(&node, shard, 1).await;
+    }
+    acquire(&successor, 5, 2).await;
+    let behind = client(&server.url()).await;
+    // The writer waits here, so that everything else goes into one group.
+    behind.batch_execute("BEGIN; LOCK TABLE kapell_journal.entries_1 IN SHARE MODE").await.unwrap();
+    let mut answers = vec![append(&node, 0, 1, 1, vec![record(0, "first")])];
+    until(&behind, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    answers.extend((1..8).map(|shard| append(&node, shard, 1, 1, vec![record(shard, "of the group")])));
+    behind.batch_execute("COMMIT").await.unwrap();
+    for (shard, answer) in answers.into_iter().enumerate() {
+        let expected = if shard == 5 { Err(AppendError::Fenced { held_by: Epoch(2) }) } else { Ok(()) };
+        assert_eq!(answer.await.unwrap(), expected, "shard {shard}");
+    }
+    // One transaction id for all of them: it was one group.
+    let groups = "SELECT count(DISTINCT xmin::text) FROM kapell_journal.entries WHERE shard > 0";
+    assert_eq!(count(&behind, groups).await, 1);
+    assert_eq!(texts(&node, 5, 0).await, Vec::<String>::new());
+    put(&node, 6, 1, 2, "goes on").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_insert_under_way_is_counted_by_the_next_owner_or_refused_but_never_comes_after() {
+    let Some(server) = quick_server() else { return };
+    let (old, new) = (open(&server).await, open(&server).await);
+    let behind = client(&server.url()).await;
+    acquire(&old, 1, 1).await;
+    put(&old, 1, 1, 1, "one").await.unwrap();
+    // The insert holds the shard's row and waits for the table.
+    behind.batch_execute("BEGIN; LOCK TABLE kapell_journal.entries_1 IN SHARE MODE").await.unwrap();
+    let answer = append(&old, 1, 1, 2, vec![record(1, "two")]);
+    until(&behind, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    let acquired = {
+        let new = new.clone();
+        #[expect(clippy::disallowed_methods, reason = "the other node of a test")]
+        tokio::spawn(async move { acquire(&new, 1, 2).await })
+    };
+    until(&behind, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    behind.batch_execute("COMMIT").await.unwrap();
+    // Both outcomes keep the promise; which one it is depends on who was first at the table.
+    let last = acquired.await.unwrap();
+    let written = match answer.await.unwrap() {
+        Ok(()) => Seq(2),
+        Err(AppendError::Fenced { held_by: Epoch(2) }) => Seq(1),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(last, written);
+    put(&new, 1, 2, last.0 + 1, "next").await.unwrap();
+    assert_eq!(read(&new, 1, 0).await.unwrap().len() as u64, last.0 + 1);
+}
+
+#[tokio::test]
+async fn a_shard_whose_row_somebody_locked_fails_alone_and_can_be_healed() {
+    let Some(server) = quick_server() else { return };
+    let node = open(&server).await;
+    acquire(&node, 1, 1).await;
+    acquire(&node, 2, 1).await;
+    let behind = client(&server.url()).await;
+    behind
+        .batch_execute("BEGIN; SELECT * FROM kapell_journal.shards WHERE shard = 1 FOR UPDATE")
+        .await
+        .unwrap();
+    let waiting = append(&node, 1, 1, 1, vec![record(1, "one")]);
+    put(&node, 2, 1, 1, "another shard").await.unwrap();
+    let refused =
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("it does not wait").unwrap();
+    assert!(matches!(refused, Err(AppendError::Unavailable { .. })), "{refused:?}");
+    assert_eq!(put(&node, 1, 1, 2, "two").await, Err(AppendError::Poisoned));
+    behind.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(acquire(&node, 1, 1).await, Seq::ZERO);
+    put(&node, 1, 1, 1, "one").await.unwrap();
+}
