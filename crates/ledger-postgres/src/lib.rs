@@ -28,8 +28,9 @@ use kapell_runtime::Jobs;
 
 use known::Known;
 use lane::{Queue, Read, Write};
-use link::{Link, Target};
+use link::{Link, Place};
 use read::{One, PageOf, Watermark};
+use schema::SCHEMA;
 use trouble::Trouble;
 
 /// Connections to the server that one [`PostgresLedger`] takes at most.
@@ -49,11 +50,11 @@ impl PostgresLedger {
     /// `Misplaced`: there is no such database, or this user may not keep a ledger there; nothing was changed.
     /// `Unreadable`: a newer program made the tables. `Unavailable`: the server does not answer; to be tried again.
     pub async fn open(url: &str, jobs: &Jobs) -> Result<PostgresLedger, LedgerError> {
-        let target = Arc::new(Target::new(url, jobs, schema::STEPS)?);
-        let mut writer = Link::new(target.clone());
+        let place = Place::new(url, jobs)?;
+        let mut writer = Link::new(place.clone());
         writer.open_now().await?;
         let known = Arc::new(Known::default());
-        let reader = || Link::new(target.clone());
+        let reader = || Link::new(place.clone());
         Ok(PostgresLedger {
             readers: lane::start_readers(jobs, reader, &known),
             writer: lane::start_writer(jobs, writer, known),
@@ -66,8 +67,8 @@ impl PostgresLedger {
     /// # Errors
     /// `Misplaced`: the schema is not the ledger's. `Unavailable`: the server does not answer.
     pub async fn remove(url: &str, jobs: &Jobs) -> Result<(), LedgerError> {
-        let target = Target::new(url, jobs, schema::STEPS)?;
-        let remove = async { schema::remove(&target.connect().await?).await };
+        let place = Place::new(url, jobs)?;
+        let remove = async { Ok(SCHEMA.remove(&place.connect().await?).await?) };
         remove.await.map_err(Trouble::answer)
     }
 }

@@ -3,15 +3,15 @@
 //! Owns: the settings of a session, and how often a server that does not answer is asked. Never: uses a connection
 //! again on which something went wrong: closing it is the one rollback that always works.
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_ledger::LedgerError;
+use kapell_postgres::{Session, Target, Todo};
 use kapell_runtime::{Job, Jobs, OnDeath};
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
-use crate::schema::{self, Step, Todo};
+use crate::schema::SCHEMA;
 use crate::trouble::{RETRY_AFTER, Trouble};
 
 /// Carries one connection's bytes; the link that uses it notices its death.
@@ -22,41 +22,31 @@ const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// Every statement of the ledger looks rows up by an index, so statistics that are out of date must not talk the
 /// planner into reading a whole table. What a node leaves behind that is cut off ends before another one has waited
 /// for long.
-const SESSION: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
-     -c jit=off -c max_parallel_workers_per_gather=0 -c statement_timeout=60s \
-     -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 \
-     -c tcp_keepalives_count=3";
+const SESSION: Session = Session {
+    application_name: "kapell-ledger",
+    options: "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
+         -c jit=off -c max_parallel_workers_per_gather=0 -c statement_timeout=60s \
+         -c idle_in_transaction_session_timeout=15s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 \
+         -c tcp_keepalives_count=3",
+    connect_within: OPEN_WITHIN,
+};
 
 /// Where the ledger is.
-pub(crate) struct Target {
-    config: Config,
+#[derive(Clone)]
+pub(crate) struct Place {
+    target: Target,
     jobs: Jobs,
-    steps: &'static [Step],
 }
 
-impl Target {
-    pub(crate) fn new(url: &str, jobs: &Jobs, steps: &'static [Step]) -> Result<Target, LedgerError> {
-        let mut config: Config = url.parse().map_err(|error| LedgerError::Misplaced {
-            reason: format!(
-                "its URL: {}; write postgres://user:password@host:5432/database",
-                crate::trouble::describe(&error)
-            ),
-        })?;
-        let options =
-            config.get_options().map_or_else(|| SESSION.to_owned(), |own| format!("{own} {SESSION}"));
-        config
-            .options(options)
-            .application_name("kapell-ledger")
-            .connect_timeout(OPEN_WITHIN)
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(30));
-        Ok(Target { config, jobs: jobs.clone(), steps })
+impl Place {
+    pub(crate) fn new(url: &str, jobs: &Jobs) -> Result<Place, LedgerError> {
+        let target = Target::parse(url, &SESSION);
+        let target = target.map_err(|error| LedgerError::Misplaced { reason: error.to_string() })?;
+        Ok(Place { target, jobs: jobs.clone() })
     }
 
     pub(crate) async fn connect(&self) -> Result<Client, Trouble> {
-        let (client, connection) = self.config.connect(NoTls).await?;
+        let (client, connection) = self.target.connect().await?;
         self.jobs.spawn(CONNECTION, async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection of the ledger ended");
@@ -69,14 +59,14 @@ impl Target {
     pub(crate) async fn open(&self) -> Result<Client, Trouble> {
         let look = async {
             let client = self.connect().await?;
-            let todo = schema::check(&client, self.steps).await?;
+            let todo = SCHEMA.check(&client).await?;
             Ok((client, todo))
         };
         let looked = tokio::time::timeout(OPEN_WITHIN, look).await;
         let (client, todo) = looked.unwrap_or(Err(Trouble::Slow(OPEN_WITHIN)))?;
         match todo {
             Todo::Nothing => {}
-            Todo::Migrate => schema::migrate(&client, self.steps).await?,
+            Todo::Migrate => SCHEMA.migrate(&client).await?,
         }
         Ok(client)
     }
@@ -91,15 +81,15 @@ pub(crate) trait Work: Sync {
 
 /// One connection, or none at the moment.
 pub(crate) struct Link {
-    target: Arc<Target>,
+    place: Place,
     client: Option<Client>,
     /// Why it could not be made, and until when nobody tries again.
     failed: Option<(Instant, LedgerError)>,
 }
 
 impl Link {
-    pub(crate) fn new(target: Arc<Target>) -> Link {
-        Link { target, client: None, failed: None }
+    pub(crate) fn new(place: Place) -> Link {
+        Link { place, client: None, failed: None }
     }
 
     /// Makes the connection now.
@@ -129,7 +119,7 @@ impl Link {
             return Err(error.clone());
         }
         self.failed = None;
-        self.target.open().await.map_err(|trouble| {
+        self.place.open().await.map_err(|trouble| {
             let error = trouble.answer();
             self.failed = Some((Instant::now() + RETRY_AFTER, error.clone()));
             error

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kapell_ledger::LedgerError;
+use kapell_postgres::describe;
 
 /// When a caller may try again what did not work now.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -63,17 +64,6 @@ impl Trouble {
 
 pub(crate) fn unavailable(reason: impl Into<String>) -> LedgerError {
     LedgerError::Unavailable { reason: reason.into(), retry_after: RETRY_AFTER }
-}
-
-/// PostgreSQL's own words with its code, or what the connection met.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(said) => format!("PostgreSQL: {} ({})", said.message(), said.code().code()),
-        None => match std::error::Error::source(error) {
-            Some(reason) => format!("PostgreSQL: {error}: {reason}"),
-            None => format!("PostgreSQL: {error}"),
-        },
-    }
 }
 
 enum Kind {

@@ -6,7 +6,7 @@ mod schema;
 mod target;
 mod tls;
 
-pub use schema::{Schema, SchemaError, Step, Version};
+pub use schema::{Schema, SchemaError, Step, Todo, Version};
 pub use target::{Connection, Session, Target, UrlError};
 
 /// What PostgreSQL said, with its code, or what the connection met. Never holds a password.

@@ -87,6 +87,15 @@ enum Found {
     Ours(Version),
 }
 
+/// What is to be done about tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Todo {
+    /// They are as this program wants them.
+    Nothing,
+    /// They are older, or there are none.
+    Migrate,
+}
+
 impl Schema {
     /// Makes the tables, or brings them to the version that this program knows. Several nodes may do it at once.
     ///
@@ -94,11 +103,36 @@ impl Schema {
     ///
     /// See [`SchemaError`]. Nothing was changed then.
     pub async fn prepare(&self, client: &Client) -> Result<(), SchemaError> {
-        check_server(client).await?;
-        if self.is_behind(self.look(client).await?)? {
-            self.migrate(client).await?;
+        match self.check(client).await? {
+            Todo::Nothing => Ok(()),
+            Todo::Migrate => self.migrate(client).await,
         }
-        Ok(())
+    }
+
+    /// Looks what [`Schema::prepare`] would do. Looking is quick, migrating takes as long as it takes: who sets a time
+    /// for the one must not set it for the other.
+    ///
+    /// # Errors
+    ///
+    /// See [`SchemaError`].
+    pub async fn check(&self, client: &Client) -> Result<Todo, SchemaError> {
+        check_server(client).await?;
+        let is_behind = self.is_behind(self.look(client).await?)?;
+        Ok(if is_behind { Todo::Migrate } else { Todo::Nothing })
+    }
+
+    /// Deletes the tables, whatever their version, with everything in them. None is fine.
+    ///
+    /// # Errors
+    ///
+    /// `Foreign`: the schema is not ours, and nothing was deleted. `Postgres`: the server refused or was lost.
+    pub async fn remove(&self, client: &Client) -> Result<(), SchemaError> {
+        let name = self.name;
+        match self.look(client).await? {
+            Found::Nothing => Ok(()),
+            Found::Foreign => Err(SchemaError::Foreign { name }),
+            Found::Ours(_) => Ok(client.batch_execute(&format!("DROP SCHEMA {name} CASCADE")).await?),
+        }
     }
 
     fn newest(&self) -> Version {
@@ -132,10 +166,16 @@ impl Schema {
         Ok(Found::Ours(Version { major: row.try_get(0)?, minor: row.try_get(1)? }))
     }
 
-    /// All steps in one transaction, while no other node migrates.
-    async fn migrate(&self, client: &Client) -> Result<(), SchemaError> {
+    /// All steps in one transaction, while no other node migrates. A limit that the session has for its statements does
+    /// not hold for them: given up in the middle, they would never come to an end.
+    ///
+    /// # Errors
+    ///
+    /// See [`SchemaError`]. Nothing was changed then.
+    pub async fn migrate(&self, client: &Client) -> Result<(), SchemaError> {
         let name = self.name;
-        client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock(hashtext('{name}'))")).await?;
+        let lock = format!("SELECT pg_advisory_xact_lock(hashtext('{name}'))");
+        client.batch_execute(&format!("BEGIN; SET LOCAL statement_timeout = 0; {lock}")).await?;
         let migrated = self.migrate_locked(client).await;
         let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
         // Without it the connection is of no use, and the transaction ends with it.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::time::Duration;
 
-use kapell_postgres::{Schema, SchemaError, Session, Step, Target, Version};
+use kapell_postgres::{Schema, SchemaError, Session, Step, Target, Todo, Version};
 use kapell_tests_servers::{Durability, Postgres, Setup};
 use tokio_postgres::Client;
 
@@ -89,4 +89,41 @@ async fn a_schema_that_somebody_else_made_is_left_alone() {
     client.batch_execute("DROP TABLE kapell_x.schema_version").await.unwrap();
     let refused = schema(&[ONE]).prepare(&client).await.unwrap_err();
     assert!(matches!(refused, SchemaError::Foreign { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_node_that_looked_before_a_newer_one_migrated_does_not_take_it_back() {
+    let Some(server) = server() else { return };
+    let client = connect(&server).await;
+    assert_eq!(schema(&[ONE]).check(&client).await.unwrap(), Todo::Migrate);
+    schema(&[ONE, ADDS, BREAKS]).prepare(&client).await.unwrap();
+    let refused = schema(&[ONE]).migrate(&client).await.unwrap_err();
+    assert!(matches!(refused, SchemaError::Newer { .. }), "{refused}");
+    assert_eq!(schema(&[ONE, ADDS, BREAKS]).check(&client).await.unwrap(), Todo::Nothing);
+}
+
+/// A limit for statements is for rows, not for tables.
+#[tokio::test]
+async fn a_step_that_takes_long_is_waited_for() {
+    const SLOW: Step = Step { to: Version { major: 1, minor: 1 }, sql: "SELECT pg_sleep(0.5)" };
+    let Some(server) = server() else { return };
+    let client = connect(&server).await;
+    client.batch_execute("SET statement_timeout = '200ms'").await.unwrap();
+    schema(&[ONE, SLOW]).prepare(&client).await.unwrap();
+    let slow = client.batch_execute("SELECT pg_sleep(0.5)").await.unwrap_err();
+    assert_eq!(slow.code().unwrap().code(), "57014", "the limit holds again");
+}
+
+#[tokio::test]
+async fn tables_are_removed_whatever_their_version_and_those_of_others_are_not() {
+    let Some(server) = server() else { return };
+    let client = connect(&server).await;
+    schema(&[ONE]).remove(&client).await.expect("none is fine");
+    schema(&[ONE, ADDS, BREAKS]).prepare(&client).await.unwrap();
+    schema(&[ONE]).remove(&client).await.unwrap();
+    assert_eq!(schema(&[ONE]).check(&client).await.unwrap(), Todo::Migrate);
+    client.batch_execute("CREATE SCHEMA kapell_x; CREATE TABLE kapell_x.theirs (n int)").await.unwrap();
+    let refused = schema(&[ONE]).remove(&client).await.unwrap_err();
+    assert!(matches!(refused, SchemaError::Foreign { .. }), "{refused}");
+    client.batch_execute("SELECT n FROM kapell_x.theirs").await.unwrap();
 }

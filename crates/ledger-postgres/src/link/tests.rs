@@ -1,5 +1,4 @@
 //! Servers that say nothing.
-use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_ledger::LedgerError;
@@ -7,8 +6,7 @@ use kapell_runtime::Jobs;
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
 
-use super::{Link, OPEN_WITHIN, Target, Work};
-use crate::schema::STEPS;
+use super::{Link, OPEN_WITHIN, Place, Work};
 use crate::trouble::{RETRY_AFTER, Trouble};
 
 struct Nothing;
@@ -30,7 +28,7 @@ async fn ask(link: &mut Link) -> LedgerError {
 async fn a_server_that_takes_connections_and_says_nothing_is_not_waited_for_twice() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://kapell@{}/ledger?sslmode=disable", silent.local_addr().unwrap());
-    let mut link = Link::new(Arc::new(Target::new(&url, &Jobs::new(), STEPS).unwrap()));
+    let mut link = Link::new(Place::new(&url, &Jobs::new()).unwrap());
     let begin = tokio::time::Instant::now();
     let first = ask(&mut link).await;
     assert!(matches!(&first, LedgerError::Unavailable { .. }), "{first:?}");
@@ -47,7 +45,7 @@ async fn a_server_that_takes_connections_and_says_nothing_is_not_waited_for_twic
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_unavailable() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let target = Target::new(&format!("postgres://kapell@{port}/ledger"), &Jobs::new(), STEPS).unwrap();
-    let error = ask(&mut Link::new(Arc::new(target))).await;
+    let place = Place::new(&format!("postgres://kapell@{port}/ledger"), &Jobs::new()).unwrap();
+    let error = ask(&mut Link::new(place)).await;
     assert!(matches!(&error, LedgerError::Unavailable { .. }), "{error:?}");
 }

@@ -9,8 +9,7 @@ use kapell_tests_servers::{Durability, Setup};
 use tokio_postgres::Client;
 
 use super::{Statement, approvals, run, runs, these, watermark};
-use crate::link::Target;
-use crate::schema::STEPS;
+use crate::link;
 
 const FILL: &str = "
 INSERT INTO kapell_ledger.runs (run, accepted, key_hash, key, approvals, namespace, workflow, state, version)
@@ -154,8 +153,7 @@ async fn check_approvals(client: &Client, statistics: Statistics) {
 #[tokio::test]
 async fn every_query_goes_through_the_index_that_is_meant() {
     let Some(server) = Setup::default().durability(Durability::Unsynced).start() else { return };
-    let target = Target::new(&server.url(), &Jobs::new(), STEPS).unwrap();
-    let client = target.open().await.unwrap();
+    let client = link::Place::new(&server.url(), &Jobs::new()).unwrap().open().await.unwrap();
     client.batch_execute(FILL).await.unwrap();
     for statistics in [Statistics::None, Statistics::Sampled] {
         if statistics == Statistics::Sampled {
