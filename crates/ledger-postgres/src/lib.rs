@@ -30,7 +30,6 @@ use known::Known;
 use lane::{Queue, Read, Write};
 use link::{Link, Place};
 use read::{One, PageOf, Watermark};
-use schema::SCHEMA;
 use trouble::Trouble;
 
 /// Connections to the server that one [`PostgresLedger`] takes at most.
@@ -67,9 +66,7 @@ impl PostgresLedger {
     /// # Errors
     /// `Misplaced`: the schema is not the ledger's. `Unavailable`: the server does not answer.
     pub async fn remove(url: &str, jobs: &Jobs) -> Result<(), LedgerError> {
-        let place = Place::new(url, jobs)?;
-        let remove = async { Ok(SCHEMA.remove(&place.connect().await?).await?) };
-        remove.await.map_err(Trouble::answer)
+        Place::new(url, jobs)?.clear().await.map_err(Trouble::answer)
     }
 }
 

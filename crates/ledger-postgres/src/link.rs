@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use kapell_ledger::LedgerError;
-use kapell_postgres::{Session, Target, Todo};
+use kapell_postgres::{Leash, Session, Target, Todo, describe, leash};
 use kapell_runtime::{Job, Jobs, OnDeath};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -45,31 +45,44 @@ impl Place {
         Ok(Place { target, jobs: jobs.clone() })
     }
 
-    pub(crate) async fn connect(&self) -> Result<Client, Trouble> {
+    async fn connect(&self) -> Result<Open, Trouble> {
         let (client, connection) = self.target.connect().await?;
+        let (leash, connection) = leash(connection);
         self.jobs.spawn(CONNECTION, async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection of the ledger ended");
+                tracing::debug!(error = describe(&error), "a connection of the ledger ended");
             }
         });
-        Ok(client)
+        Ok(Open { client, _leash: leash })
     }
 
     /// A connection to tables that are as they should be.
-    pub(crate) async fn open(&self) -> Result<Client, Trouble> {
+    pub(crate) async fn open(&self) -> Result<Open, Trouble> {
         let look = async {
-            let client = self.connect().await?;
-            let todo = SCHEMA.check(&client).await?;
-            Ok((client, todo))
+            let open = self.connect().await?;
+            let todo = SCHEMA.check(&open.client).await?;
+            Ok((open, todo))
         };
         let looked = tokio::time::timeout(OPEN_WITHIN, look).await;
-        let (client, todo) = looked.unwrap_or(Err(Trouble::Slow(OPEN_WITHIN)))?;
+        let (open, todo) = looked.unwrap_or(Err(Trouble::Slow(OPEN_WITHIN)))?;
         match todo {
             Todo::Nothing => {}
-            Todo::Migrate => SCHEMA.migrate(&client).await?,
+            Todo::Migrate => SCHEMA.migrate(&open.client).await?,
         }
-        Ok(client)
+        Ok(open)
     }
+
+    /// Deletes the tables.
+    pub(crate) async fn clear(&self) -> Result<(), Trouble> {
+        let open = self.connect().await?;
+        Ok(SCHEMA.remove(&open.client).await?)
+    }
+}
+
+/// A connection, which ends with this.
+pub(crate) struct Open {
+    pub(crate) client: Client,
+    _leash: Leash,
 }
 
 /// Something to do with a connection, which may be done twice.
@@ -82,14 +95,14 @@ pub(crate) trait Work: Sync {
 /// One connection, or none at the moment.
 pub(crate) struct Link {
     place: Place,
-    client: Option<Client>,
+    open: Option<Open>,
     /// Why it could not be made, and until when nobody tries again.
     failed: Option<(Instant, LedgerError)>,
 }
 
 impl Link {
     pub(crate) fn new(place: Place) -> Link {
-        Link { place, client: None, failed: None }
+        Link { place, open: None, failed: None }
     }
 
     /// Makes the connection now.
@@ -99,20 +112,19 @@ impl Link {
 
     /// The connection, made if need be.
     async fn client(&mut self) -> Result<&Client, LedgerError> {
-        let lost = self.client.take_if(|client| client.is_closed());
-        if lost.is_some() {
+        if self.open.take_if(|open| open.client.is_closed()).is_some() {
             tracing::debug!("the ledger's connection was lost and is made anew");
         }
-        match self.client {
-            Some(ref client) => Ok(client),
+        match self.open {
+            Some(ref open) => Ok(&open.client),
             None => {
-                let client = self.open().await?;
-                Ok(self.client.insert(client))
+                let open = self.connect().await?;
+                Ok(&self.open.insert(open).client)
             }
         }
     }
 
-    async fn open(&mut self) -> Result<Client, LedgerError> {
+    async fn connect(&mut self) -> Result<Open, LedgerError> {
         if let Some((until, error)) = &self.failed
             && Instant::now() < *until
         {
@@ -129,7 +141,7 @@ impl Link {
     /// Does some work with the connection. One on which it fails is not used again; if it had been lost since its last
     /// use, the work is done with a new one.
     pub(crate) async fn run<W: Work>(&mut self, within: Duration, work: &W) -> Result<W::Answer, Trouble> {
-        let was_used = self.client.is_some();
+        let was_used = self.open.is_some();
         match self.attempt(within, work).await {
             Err(trouble) if was_used && trouble.is_loss() => self.attempt(within, work).await,
             outcome => outcome,
@@ -141,7 +153,7 @@ impl Link {
         let outcome = tokio::time::timeout(within, work.once(client)).await;
         let outcome = outcome.unwrap_or(Err(Trouble::Slow(within)));
         if outcome.is_err() {
-            self.client = None;
+            self.open = None;
         }
         outcome
     }

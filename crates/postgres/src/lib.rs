@@ -2,10 +2,12 @@
 //!
 //! Owns: what a URL may say, TLS, the versions of a schema and how it comes from one to the next. Never: knows a table,
 //! starts a job (who connects drives the connection), or decides what an error means for its caller.
+mod leash;
 mod schema;
 mod target;
 mod tls;
 
+pub use leash::{Leash, leash};
 pub use schema::{Schema, SchemaError, Step, Todo, Version};
 pub use target::{Connection, Session, Target, UrlError};
 

@@ -153,21 +153,22 @@ async fn check_approvals(client: &Client, statistics: Statistics) {
 #[tokio::test]
 async fn every_query_goes_through_the_index_that_is_meant() {
     let Some(server) = Setup::default().durability(Durability::Unsynced).start() else { return };
-    let client = link::Place::new(&server.url(), &Jobs::new()).unwrap().open().await.unwrap();
+    let open = link::Place::new(&server.url(), &Jobs::new()).unwrap().open().await.unwrap();
+    let client = &open.client;
     client.batch_execute(FILL).await.unwrap();
     for statistics in [Statistics::None, Statistics::Sampled] {
         if statistics == Statistics::Sampled {
             client.batch_execute("VACUUM ANALYZE").await.unwrap();
         }
-        check_runs(&client, statistics).await;
-        check_approvals(&client, statistics).await;
+        check_runs(client, statistics).await;
+        check_approvals(client, statistics).await;
         let one = RunId::new(ShardId(0), 1);
         for (statement, index) in [
             (run(one), "runs_pkey"),
             (these(&[one, one]), "runs_pkey"),
             (watermark(ShardId(3)), "watermarks_pkey"),
         ] {
-            let plan = plan(&client, &statement).await;
+            let plan = plan(client, &statement).await;
             let reads: Vec<&str> =
                 plan.reads.iter().map(String::as_str).filter(|read| *read != "approvals_pkey").collect();
             assert_eq!(reads, [index], "{}", plan.text);
