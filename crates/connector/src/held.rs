@@ -133,13 +133,13 @@ impl Held {
                 call.tenure.move_to(lease.clone());
                 // What was said since the hello came after these shards: it was heard.
                 let heard = first || verdict == Claimed::Known;
-                let before = call.told.remove(&session).filter(|_| heard);
-                call.told = BTreeMap::from([(session, before.flatten())]);
+                let sent = call.told.remove(&session).filter(|_| heard).flatten();
+                call.told = BTreeMap::from([(session, sent)]);
                 if brought.calls.last() != Some(&key.0) {
                     brought.calls.push(key.0);
                 }
                 let ended = call.outcome.borrow().clone();
-                brought.reports.extend(ended.filter(|_| before.is_none()).map(|outcome| (*key, outcome)));
+                brought.reports.extend(ended.filter(|_| sent.is_none()).map(|outcome| (*key, outcome)));
             }
         }
         brought

@@ -280,7 +280,7 @@ fn a_read_that_nobody_answers_ends_in_time() {
 #[test]
 fn reads_that_tasks_wait_for_have_a_limit() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(now, LEASE);
+    let mut desk = CallState::new(LEASE);
     let task = kapell_wire::task::TaskKey { run: key().run, unit: key().unit, attempt: Attempt(1) };
     let read = |no: usize| Read {
         task,

@@ -27,7 +27,9 @@ impl Desk {
     }
 
     fn forget(&mut self, runs: &[u32]) {
-        runs.iter().for_each(|run| drop(self.state.forget(task(*run))));
+        for run in runs {
+            self.state.forget(task(*run));
+        }
         self.state.assign();
     }
 
