@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::desk::Desk;
-use crate::held::{Held, HeldKey, SessionNo};
+use crate::held::{CoordinatorNo, Held, HeldKey, SessionNo};
 use crate::outside::{CallOutcome, Outside};
 use crate::session;
 
@@ -28,7 +28,7 @@ pub struct ConnectorOptions {
     pub name: String,
     /// `host:port` of every coordinator.
     pub coordinators: Vec<String>,
-    /// Calls that it takes at once.
+    /// Calls that it takes at once from each coordinator.
     pub capacity: u32,
 }
 
@@ -78,8 +78,8 @@ impl Connector {
             options,
             runtime,
         });
-        for address in &shared.options.coordinators {
-            let serve = session::serve(Arc::clone(&shared), address.clone());
+        for (at, address) in shared.options.coordinators.iter().enumerate() {
+            let serve = session::serve(Arc::clone(&shared), CoordinatorNo(at), address.clone());
             shared.runtime.jobs.spawn(session::SESSION, serve);
         }
         ConnectorHandle(shared)
@@ -130,7 +130,10 @@ impl Shared {
         }
         let before = self.running.fetch_add(1, Ordering::AcqRel);
         let running = Running(Arc::clone(self));
-        if before >= usize::try_from(self.options.capacity).unwrap_or(usize::MAX) {
+        // Each coordinator counts what it ordered. One that gave a shard away does not count its calls any more, and their
+        // new owner does; so the sum is what can be held to.
+        let capacity = usize::try_from(self.options.capacity).unwrap_or(usize::MAX);
+        if before >= capacity.saturating_mul(self.options.coordinators.len()) {
             return Err("the connector has as many calls under way as it takes");
         }
         Ok(running)

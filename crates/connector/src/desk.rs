@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::gate::{Gate, NoTurn};
-use crate::lease::Lease;
+use crate::lease::Tenure;
 use crate::outside::{CallOutcome, Fence, Outside, OutsideRequest, is_read};
 
 /// One order, understood.
@@ -26,7 +26,7 @@ pub(crate) struct Work {
     pub(crate) args: Value,
     pub(crate) key: String,
     pub(crate) begin_by: Instant,
-    pub(crate) lease: Lease,
+    pub(crate) tenure: Tenure,
 }
 
 /// Where calls are made.
@@ -53,7 +53,7 @@ impl Desk {
             Ok(turn) => turn,
             Err(refused) => return no_turn(&work.tool, refused),
         };
-        if Instant::now() > work.begin_by || !work.lease.is_held() {
+        if Instant::now() > work.begin_by || !work.tenure.is_held() {
             let why = "the call was not begun in time: the session with the coordinator is over";
             return CallOutcome::failed(ErrorClass::Unavailable, why);
         }

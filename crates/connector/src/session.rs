@@ -2,6 +2,7 @@
 //!
 //! Owns: connecting, hello, heartbeats, the lease, definitions. Never: makes a call (that is `desk`), or decides what
 //! an order means (that is `orders`).
+mod claims;
 mod frames;
 mod orders;
 
@@ -18,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tonic::Streaming;
 
 use crate::connector::{Shared, call_report};
-use crate::held::SessionNo;
+use crate::held::{CoordinatorNo, SessionNo};
 use crate::lease::Lease;
 
 /// A job for each coordinator. Without it the connector is deaf to that coordinator for good.
@@ -48,23 +49,31 @@ enum Ended {
     NoWelcome,
     #[error("the definitions cannot be used here: {0}")]
     Definitions(String),
+    #[error("the coordinator does not read the answer to its claim; it hears all in the next hello")]
+    Stuck,
 }
 
 /// Keeps a session with one coordinator, for ever.
-pub(crate) async fn serve(shared: Arc<Shared>, address: String) {
+pub(crate) async fn serve(shared: Arc<Shared>, coordinator: CoordinatorNo, address: String) {
     let mut backoff = BACKOFF_FIRST;
+    // When the lease of the last session that was open is certainly over.
+    let mut forget_at = None;
     loop {
         let (session, holding) = shared.held().open_session();
-        let mut opened = false;
-        let ended = run(&shared, &address, session, holding, &mut opened).await;
+        let mut opened = None;
+        let ended = run(&shared, (coordinator, &address), session, holding, &mut opened).await;
         shared.outboxes().remove(&session);
         shared.held().close_session(session);
-        let Err(ended) = ended;
-        if opened {
+        let (Err(ended), now) = (ended, Instant::now());
+        if let Some(lease) = opened {
             backoff = BACKOFF_FIRST;
+            forget_at = Some(now + lease);
             tracing::warn!(coordinator = address, reason = %ended, "the session ended");
         } else {
             tracing::debug!(coordinator = address, reason = %ended, "no session yet");
+        }
+        if forget_at.take_if(|at| *at <= now).is_some() {
+            shared.held().forget_claims(coordinator);
         }
         let jitter_ms = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX) / 2;
         sleep(backoff / 2 + Duration::from_millis(shared.runtime.entropy.below(jitter_ms + 1))).await;
@@ -75,6 +84,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: String) {
 /// A session that is open.
 struct Open<'a> {
     shared: &'a Arc<Shared>,
+    coordinator: CoordinatorNo,
     no: SessionNo,
     outbox: mpsc::Sender<v1::ConnectorMessage>,
     /// Heartbeats carry the time since this moment.
@@ -86,10 +96,10 @@ struct Open<'a> {
 
 async fn run(
     shared: &Arc<Shared>,
-    address: &str,
+    (coordinator, address): (CoordinatorNo, &str),
     no: SessionNo,
     holding: Vec<kapell_wire::task::CallKey>,
-    opened: &mut bool,
+    opened: &mut Option<Duration>,
 ) -> Result<std::convert::Infallible, Ended> {
     let channel = kapell_runtime::channel(Arc::clone(&shared.runtime.net), address).await?;
     let mut client = ConnectorServiceClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
@@ -103,9 +113,10 @@ async fn run(
     let lease = Lease::until(began + lease_span);
     let catalogue = compile(shared, welcome.definitions.unwrap_or_default()).await?;
     let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(1));
-    let mut open = Open { shared, no, outbox: outbox.clone(), began, lease, lease_span, catalogue };
-    shared.outboxes().insert(no, outbox);
-    *opened = true;
+    shared.held().welcomed(no, lease.clone());
+    shared.outboxes().insert(no, outbox.clone());
+    *opened = Some(lease_span);
+    let mut open = Open { shared, coordinator, no, outbox, began, lease, lease_span, catalogue };
     let ended = open.follow(&mut inbound, rest, heartbeat).await;
     // Calls that still wait for their turn must not begin: the coordinator may have given them up.
     open.lease.lose();
@@ -123,6 +134,7 @@ fn opening(
         instance: shared.instance.to_vec(),
         capacity: shared.options.capacity,
         holding: holding.iter().map(kapell_wire::task::CallKey::to_proto).collect(),
+        features: vec![kapell_wire::claim::FEATURE.to_owned()],
     };
     let hello = v1::ConnectorMessage { kind: Some(v1::connector_message::Kind::Hello(hello)) };
     let mut held = shared.held();
@@ -217,6 +229,7 @@ impl Open<'_> {
                     self.catalogue = compile(self.shared, definitions).await?;
                 }
                 Some(Kind::Heartbeat(answer)) => self.renew(answer.sent_ms),
+                Some(Kind::Claim(claim)) => claims::take(self, &claim)?,
                 // A newer coordinator may say more than we understand.
                 Some(Kind::Welcome(_)) | None => tracing::debug!("a message that means nothing here"),
             }

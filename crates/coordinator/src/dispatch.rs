@@ -5,10 +5,12 @@
 mod actor;
 mod message;
 mod queue;
+mod shards;
 mod state;
 mod stuck;
 
 pub(crate) use actor::{Dispatcher, DispatcherArguments};
 pub(crate) use message::{DispatchMessage, SessionId, WorkerIntro};
+pub(crate) use shards::Shards;
 pub(crate) use state::{definitions_to, hex};
 pub(crate) use stuck::{Grip, OVERDUE_AFTER, RESTART, Stuck};

@@ -20,6 +20,7 @@ const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
 /// Sends each output on its way.
 pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &ActorRef<ShardMessage>) {
     let (mut tasks, mut canceled, mut news, mut calls) = (vec![], vec![], vec![], vec![]);
+    let mut loaded = None;
     for output in outputs {
         match output {
             Output::Reply(reply) => reply(),
@@ -49,6 +50,7 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
                 tell_others(args);
             }
             Output::Project(batch) => project(args, myself, batch),
+            Output::Loaded(shard, epoch) => loaded = Some((shard, epoch)),
         }
     }
     if !tasks.is_empty() || !canceled.is_empty() {
@@ -58,6 +60,11 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
         args.links.tell_dispatch(DispatchMessage::CallNews(news));
     }
     calls.into_iter().for_each(|call| args.links.tell_calls(call));
+    // Last: what workers and connectors answer with must be known by then.
+    if let Some((shard, epoch)) = loaded {
+        args.links.tell_dispatch(DispatchMessage::Own(shard, epoch));
+        args.links.tell_calls(CallMessage::Own(shard, epoch));
+    }
 }
 
 /// Other nodes read them again.

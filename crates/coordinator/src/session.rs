@@ -14,6 +14,8 @@ pub(crate) use worker::WorkerSessions;
 
 use std::time::Duration;
 
+use crate::shard::SubmitError;
+
 /// Frames that wait for a slow reader before its session is ended.
 const FRAMES_WAITING_MAX: usize = 4_096;
 
@@ -24,4 +26,33 @@ pub(crate) struct Liveness {
     pub(crate) heartbeat: Duration,
     /// After so much silence its work is given to others.
     pub(crate) lease: Duration,
+}
+
+/// Whether a report may be forgotten by who sent it: it is on disk, or nobody wants it. If it could not be passed on, it
+/// is sent again.
+pub(crate) fn is_settled(result: &Result<(), SubmitError>) -> bool {
+    match result {
+        Ok(()) | Err(SubmitError::Rejected(_) | SubmitError::NotFound(_)) => true,
+        Err(
+            SubmitError::Busy { .. }
+            | SubmitError::KeyQueueFull { .. }
+            | SubmitError::TooMany { .. }
+            | SubmitError::Unavailable,
+        ) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kapell_model::{RunId, ShardId};
+
+    use super::*;
+
+    #[test]
+    fn a_report_that_reached_nobody_is_not_acknowledged() {
+        assert!(is_settled(&Ok(())));
+        assert!(is_settled(&Err(SubmitError::NotFound(RunId::new(ShardId(0), 1)))));
+        assert!(!is_settled(&Err(SubmitError::Unavailable)));
+        assert!(!is_settled(&Err(SubmitError::Busy { retry_after: Duration::from_secs(1) })));
+    }
 }

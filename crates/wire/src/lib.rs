@@ -4,6 +4,7 @@
 //! Owns: the conversions between `proto` and the types of `model` and `kernel`, and the promise that old bytes stay
 //! readable (`docs/adr/0003-journal-compatibility.md`). Never: does I/O, decides what a value means, or skips what it
 //! does not know in what is stored. On a stream a field that was added later may be overlooked.
+pub mod claim;
 pub mod cloud_event;
 mod entry;
 mod error;

@@ -1,13 +1,14 @@
 //! What names a task or a call, and how it failed: between the streams and the kernel.
 //!
 //! Owns: the typed refusal of what a worker or connector may not say.
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use kapell_kernel::{Attempt, CallNo, ErrorClass, ItemIndex, Side, TaskError, UnitId};
-use kapell_model::RunId;
 use kapell_model::definition::EffectClass;
 use kapell_model::limits::{CALLS_PER_TASK_MAX, FOREACH_ITEMS_MAX, PLAN_STEPS_MAX};
 use kapell_model::plan::StepIndex;
+use kapell_model::{RunId, ShardId};
 use kapell_proto::v1;
 
 /// One attempt of one unit.
@@ -86,6 +87,18 @@ impl TaskKey {
         let (run, unit) = (run_from(&task.run)?, unit_from(task.unit.as_ref())?);
         Ok(TaskKey { run, unit, attempt: attempt_from(task.attempt)? })
     }
+
+    /// All tasks of a shard, as a range of a map: keys are in order of their runs, and a run id begins with its shard.
+    #[must_use]
+    pub fn of_shard(shard: ShardId) -> RangeInclusive<TaskKey> {
+        let [(first, from), (last, to)] = edges(shard);
+        let [first, last] = [(first, from, 0), (last, to, u32::MAX)].map(|(run, unit, attempt)| TaskKey {
+            run,
+            unit,
+            attempt: Attempt(attempt),
+        });
+        first..=last
+    }
 }
 
 impl CallKey {
@@ -102,6 +115,27 @@ impl CallKey {
         let (run, unit) = (run_from(&call.run)?, unit_from(call.unit.as_ref())?);
         Ok(CallKey { run, unit, no: call_no_from(call.no)?, attempt: attempt_from(call.attempt)? })
     }
+
+    /// All calls of a shard, as [`TaskKey::of_shard`].
+    #[must_use]
+    pub fn of_shard(shard: ShardId) -> RangeInclusive<CallKey> {
+        let [(first, from), (last, to)] = edges(shard);
+        let [first, last] = [(first, from, 0), (last, to, u32::MAX)].map(|(run, unit, most)| CallKey {
+            run,
+            unit,
+            no: CallNo(most),
+            attempt: Attempt(most),
+        });
+        first..=last
+    }
+}
+
+/// The first and the last unit that a shard could have.
+fn edges(shard: ShardId) -> [(RunId, UnitId); 2] {
+    let first = UnitId { step: StepIndex(0), item: None, side: Side::Forward };
+    let most = u32::MAX;
+    let last = UnitId { step: StepIndex(most), item: Some(ItemIndex(most)), side: Side::Undo };
+    [(RunId::new(shard, 0), first), (RunId::new(shard, u128::MAX), last)]
 }
 
 /// A run id from outside.
@@ -233,7 +267,6 @@ fn at_most(field: &'static str, got: u32, most: u32) -> Result<(), BadRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kapell_model::ShardId;
     use kapell_model::limits::ERROR_BYTES_MAX;
 
     fn task() -> TaskKey {
@@ -247,6 +280,18 @@ mod tests {
         assert_eq!(TaskKey::from_proto(Some(&task.to_proto())), Ok(task));
         let call = CallKey { run: task.run, unit: task.unit, no: CallNo(9_999), attempt: Attempt(1) };
         assert_eq!(CallKey::from_proto(Some(&call.to_proto())), Ok(call));
+    }
+
+    #[test]
+    fn a_shard_is_a_range_of_keys() {
+        let shard = ShardId(3);
+        let (tasks, calls) = (TaskKey::of_shard(shard), CallKey::of_shard(shard));
+        let call =
+            |task: &TaskKey| CallKey { run: task.run, unit: task.unit, no: CallNo(7), attempt: task.attempt };
+        let edges = [(2, u128::MAX), (3, 0), (3, u128::MAX), (4, 0)];
+        let inside = edges.map(|(shard, low)| TaskKey { run: RunId::new(ShardId(shard), low), ..task() });
+        assert_eq!(inside.map(|task| tasks.contains(&task)), [false, true, true, false]);
+        assert_eq!(inside.map(|task| calls.contains(&call(&task))), [false, true, true, false]);
     }
 
     #[test]

@@ -109,7 +109,8 @@ async fn measure(peer: &mut Peer, skill: &str, count: u32) {
                 | Kind::Checkpoint(_)
                 | Kind::Heartbeat(_)
                 | Kind::Quarantine(_)
-                | Kind::Draining(_) => {}
+                | Kind::Draining(_)
+                | Kind::Holding(_) => {}
             }
         }
         if !out.is_empty() {

@@ -21,6 +21,8 @@ pub const OUTBOX_MESSAGES_MAX: usize = 100_000;
 pub const FRAME_BYTES_MAX: usize = 64 << 10;
 /// Messages of one frame.
 pub const FRAME_MESSAGES_MAX: usize = 512;
+/// Tasks that one message of the answer to a claim names; a long answer comes in several.
+pub const HOLDING_TASKS_MAX: usize = 1_000;
 /// Largest frame that is taken from a coordinator: an assignment with its checkpoints, or all definitions.
 pub const INBOUND_FRAME_BYTES_MAX: usize = 256 << 20;
 /// Frames of one coordinator that were read and are not handled yet.

@@ -129,6 +129,7 @@ fn bytes_about(message: &WorkerMessage) -> usize {
             Some(Kind::Tool(request)) => request.args.len() + request.tool.len(),
             Some(Kind::Checkpoint(checkpoint)) => checkpoint.data.len(),
             Some(Kind::Hello(hello)) => hello.holding.len() * 32,
+            Some(Kind::Holding(holding)) => holding.tasks.len() * 32,
             Some(Kind::Quarantine(quarantine)) => quarantine.reason.len() + quarantine.specialist.len(),
             Some(Kind::Heartbeat(_) | Kind::Draining(_)) | None => 0,
         }

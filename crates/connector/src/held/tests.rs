@@ -27,7 +27,7 @@ async fn a_repeated_order_is_answered_from_what_is_held() {
     let (first, holding) = held.open_session();
     assert!(holding.is_empty());
     let call = (key(1), Mode::Call);
-    assert!(matches!(held.take(first, call, "k"), Taken::Begin));
+    assert!(matches!(held.take(first, call, "k"), Taken::Begin(_)));
     assert!(matches!(held.take(first, call, "k"), Taken::UnderWay));
     let (second, holding) = held.open_session();
     assert_eq!(holding, [key(1)]);
@@ -47,7 +47,7 @@ async fn a_report_is_due_until_it_is_acknowledged() {
     let mut held = Held::default();
     let (session, _) = held.open_session();
     let call = (key(1), Mode::Call);
-    assert!(matches!(held.take(session, call, "k"), Taken::Begin));
+    assert!(matches!(held.take(session, call, "k"), Taken::Begin(_)));
     assert!(held.due(session, Instant::now()).is_empty(), "it is still under way");
     held.finish(call, done(1));
     assert_eq!(held.due(session, Instant::now()), [(call, done(1))]);
@@ -64,8 +64,8 @@ async fn a_lost_call_that_is_under_way_here_is_awaited_and_never_made_after_it_w
     let mut held = Held::default();
     let (session, _) = held.open_session();
     let (call, look) = ((key(1), Mode::Call), (key(1), Mode::Reconcile));
-    assert!(matches!(held.take(session, call, "k"), Taken::Begin));
-    let Taken::AwaitCall(ended) = held.take(session, look, "k") else { panic!("the call knows best") };
+    assert!(matches!(held.take(session, call, "k"), Taken::Begin(_)));
+    let Taken::AwaitCall(ended, _) = held.take(session, look, "k") else { panic!("the call knows best") };
     assert!(held.call_known_by("k").is_some() && held.call_known_by("other").is_none());
     held.acknowledge(key(1));
     assert_eq!(held.len(), 2, "an acknowledgement of what has not ended means nothing");
@@ -76,10 +76,57 @@ async fn a_lost_call_that_is_under_way_here_is_awaited_and_never_made_after_it_w
     assert!(held.len() == 0 && held.call_known_by("k").is_none());
 
     let (call, look) = ((key(2), Mode::Call), (key(2), Mode::Reconcile));
-    assert!(matches!(held.take(session, look, "k"), Taken::Begin));
+    assert!(matches!(held.take(session, look, "k"), Taken::Begin(_)));
     assert!(matches!(held.take(session, call, "k"), Taken::Settled), "a late order");
     held.finish(look, done(4));
-    assert!(matches!(held.take(session, look, "k"), Taken::AwaitCall(_)), "a finished look is out of date");
+    assert!(matches!(held.take(session, look, "k"), Taken::AwaitCall(..)), "a finished look is out of date");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_follows_the_claims_of_its_shard() {
+    const A: CoordinatorNo = CoordinatorNo(0);
+    const B: CoordinatorNo = CoordinatorNo(1);
+    let claim = |epoch| [ShardClaim { shard: ShardId(0), epoch: Epoch(epoch) }];
+    let lease = || Lease::until(Instant::now() + Duration::from_secs(1));
+    let mut held = Held::default();
+    let ((first, _), (second, _)) = (held.open_session(), held.open_session());
+    held.welcomed(first, lease());
+    held.welcomed(second, lease());
+    assert_eq!(held.claim(A, first, &claim(5)), Brought { shards: vec![ShardId(0)], ..Brought::default() });
+    let [ended, waits] = [1, 2].map(|no| (key(no), Mode::Call));
+    assert!(matches!(held.take(first, ended, "1"), Taken::Begin(_)));
+    let Taken::Begin(tenure) = held.take(first, waits, "2") else { panic!("it is new") };
+    assert_eq!(held.finish(ended, done(1)), [first]);
+
+    let brought = held.claim(B, second, &claim(6));
+    assert_eq!((brought.calls, brought.reports), (vec![key(1), key(2)], vec![(ended, done(1))]));
+    assert!(held.is_stale(&key(3), Epoch(5)) && !held.is_stale(&key(3), Epoch(6)));
+    assert_eq!(held.claim(A, first, &claim(5)), Brought::default(), "it has lost the shard");
+    held.sent(second, ended, Instant::now());
+    assert!(held.claim(B, second, &claim(6)).reports.is_empty(), "it was told");
+    assert_eq!(held.claim(B, second, &claim(7)).reports.len(), 1, "it may have lost what it was told");
+    assert!(held.due(first, Instant::now()).is_empty(), "nobody else is");
+    held.close_session(first);
+    assert!(tenure.is_held(), "the call is the claimer's");
+    assert_eq!(held.finish(waits, done(2)), [second]);
+
+    held.sent(second, waits, Instant::now());
+
+    held.close_session(second);
+    let [first, second] = [held.open_session().0, held.open_session().0];
+    held.welcomed(first, lease());
+    held.welcomed(second, lease());
+    held.sent(second, ended, Instant::now());
+    let brought = held.claim(B, second, &claim(8));
+    assert_eq!(brought.reports, [(waits, done(2))], "what was sent since the hello was heard");
+    held.close_session(second);
+    let second = held.open_session().0;
+    held.welcomed(second, lease());
+    assert_eq!(held.claim(A, first, &claim(1)), Brought::default());
+    held.claim(B, second, &[]);
+    assert_eq!(held.claim(A, first, &claim(1)).calls.len(), 2, "a store may begin anew");
+    held.forget_claims(A);
+    assert_eq!(held.claim(B, second, &claim(0)).calls.len(), 2);
 }
 
 proptest! {
@@ -93,14 +140,14 @@ proptest! {
             let call = (key(no), Mode::Call);
             match step {
                 0 | 1 => match held.take(session, call, "k") {
-                    Taken::Begin => {
+                    Taken::Begin(_) => {
                         *begun.entry(no).or_default() += 1;
                         under_way.push(call);
                     }
                     Taken::Settled => under_way.push(call),
-                    Taken::UnderWay | Taken::Ended(_) | Taken::AwaitCall(_) => {}
+                    Taken::UnderWay | Taken::Ended(_) | Taken::AwaitCall(..) => {}
                 },
-                2 => if let Taken::Begin | Taken::AwaitCall(_) = held.take(session, (key(no), Mode::Reconcile), "") {
+                2 => if let Taken::Begin(_) | Taken::AwaitCall(..) = held.take(session, (key(no), Mode::Reconcile), "") {
                     under_way.push((key(no), Mode::Reconcile));
                 },
                 3 => if let Some(ended) = under_way.pop() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kapell_kernel::ErrorClass;
-use kapell_model::{Name, ToolRef};
+use kapell_model::{Epoch, Name, ToolRef};
 use kapell_proto::v1;
 use kapell_runtime::{Job, OnDeath};
 use kapell_wire::task::CallKey;
@@ -18,6 +18,7 @@ use super::Open;
 use crate::connector::{CALLS_HELD_MAX, Shared, call_report, read_report};
 use crate::desk::{Work, did_not_take_effect, took_effect};
 use crate::held::{HeldKey, Mode, Taken};
+use crate::lease::Tenure;
 use crate::outside::{CallOutcome, is_read};
 
 /// A job for each call under way. A panic in it is caught and reported; what is left is a log line.
@@ -39,6 +40,10 @@ pub(super) fn take(open: &Open<'_>, order: v1::CallOrder) {
     match order.which.clone() {
         Some(v1::call_order::Which::Read(no)) => take_read(open, no, &order, mode),
         Some(v1::call_order::Which::Call(call)) => match CallKey::from_proto(Some(&call)) {
+            Ok(call) if open.shared.held().is_stale(&call, Epoch(order.epoch)) => {
+                // No report: the owner of the shard finds out for itself, and may have made the call otherwise.
+                tracing::debug!(?call, "a coordinator ordered a call of a shard that it has lost");
+            }
             Ok(call) => take_call(open, (call, mode), &order),
             Err(error) => tracing::warn!(%error, "an order names no call"),
         },
@@ -49,7 +54,7 @@ pub(super) fn take(open: &Open<'_>, order: v1::CallOrder) {
 fn take_read(open: &Open<'_>, no: u64, order: &v1::CallOrder, mode: Mode) {
     let shared = Arc::clone(open.shared);
     let outbox = open.outbox.clone();
-    let work = read_order(open, order).and_then(|work| {
+    let work = read_order(open, order, Tenure::under(open.lease.clone())).and_then(|work| {
         if mode == Mode::Call && !is_read(&work.tool) {
             // Reads are not kept, so nothing with an effect may be ordered as one.
             let why = format!("tool `{}` has an effect and cannot be ordered as a read", order.tool);
@@ -92,12 +97,12 @@ fn take_call(open: &Open<'_>, key: HeldKey, order: &v1::CallOrder) {
             let why = "the call was settled or looked for before, and was not made again";
             shared.finish(key, CallOutcome::Unknown { why: why.to_owned() });
         }
-        Taken::Begin => match read_order(open, order) {
+        Taken::Begin(tenure) => match read_order(open, order, tenure) {
             Ok(work) => begin(shared, key, work),
             Err(refused) => shared.finish(key, refused),
         },
-        Taken::AwaitCall(ended) => {
-            let (shared, work) = (Arc::clone(shared), read_order(open, order));
+        Taken::AwaitCall(ended, tenure) => {
+            let (shared, work) = (Arc::clone(shared), read_order(open, order, tenure));
             open.shared.runtime.jobs.spawn(CALL, async move {
                 match (known_when(ended).await, work) {
                     (Some(outcome), _) | (None, Err(outcome)) => shared.finish(key, outcome),
@@ -163,7 +168,7 @@ async fn perform(shared: &Arc<Shared>, work: &Work, mode: Mode) -> CallOutcome {
 }
 
 /// What the order means here, or why it means nothing. Either way nothing was begun.
-fn read_order(open: &Open<'_>, order: &v1::CallOrder) -> Result<Work, CallOutcome> {
+fn read_order(open: &Open<'_>, order: &v1::CallOrder, tenure: Tenure) -> Result<Work, CallOutcome> {
     let refuse = |why: String| CallOutcome::failed(ErrorClass::BadRequest, why);
     let namespace = Name::new(&order.namespace).map_err(|error| refuse(error.to_string()))?;
     let name: ToolRef =
@@ -183,6 +188,6 @@ fn read_order(open: &Open<'_>, order: &v1::CallOrder) -> Result<Work, CallOutcom
         args,
         key: order.key.clone(),
         begin_by: Instant::now() + within,
-        lease: open.lease.clone(),
+        tenure,
     })
 }

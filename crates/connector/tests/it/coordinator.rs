@@ -34,6 +34,7 @@ pub(crate) struct Session {
     pub(crate) hello: v1::ConnectorHello,
     orders: mpsc::Sender<Result<v1::CallFrame, Status>>,
     reports: mpsc::Receiver<v1::CallReport>,
+    answers: mpsc::Receiver<v1::HoldingCalls>,
     /// Whether heartbeats are answered.
     pub(crate) alive: Arc<AtomicBool>,
     reader: tokio::task::JoinHandle<()>,
@@ -86,6 +87,17 @@ impl Session {
         self.say(v1::call_message::Kind::ReportAck(call)).await;
     }
 
+    /// Claims one shard.
+    pub(crate) async fn claim(&self, shard: u32, epoch: u64) {
+        let shards = vec![v1::ShardClaim { shard, epoch }];
+        self.say(v1::call_message::Kind::Claim(v1::Claim { shards })).await;
+    }
+
+    /// The next answer to a claim.
+    pub(crate) async fn holding(&mut self) -> v1::HoldingCalls {
+        timeout(PATIENCE, self.answers.recv()).await.expect("an answer comes").expect("the stream is open")
+    }
+
     pub(crate) async fn report(&mut self) -> v1::CallReport {
         timeout(PATIENCE, self.reports.recv()).await.expect("a report comes").expect("the stream is open")
     }
@@ -124,7 +136,8 @@ impl ConnectorService for Service {
                 panic!("a session begins with hello");
             };
             let (reported, reports) = mpsc::channel(10_000);
-            let answers = orders.clone();
+            let (held, answers) = mpsc::channel(1_000);
+            let beats = orders.clone();
             let answering = Arc::clone(&alive);
             let rest: Vec<_> = messages.collect();
             let reader = tokio::spawn(async move {
@@ -134,12 +147,13 @@ impl ConnectorService for Service {
                         match message.kind.unwrap() {
                             v1::connector_message::Kind::Hello(_) => panic!("hello comes once"),
                             v1::connector_message::Kind::Report(report) => drop(reported.send(report).await),
+                            v1::connector_message::Kind::Holding(holding) => drop(held.send(holding).await),
                             v1::connector_message::Kind::Heartbeat(beat)
                                 if answering.load(Ordering::SeqCst) =>
                             {
                                 let kind = Some(v1::call_message::Kind::Heartbeat(beat));
                                 let messages = vec![v1::CallMessage { kind }];
-                                drop(answers.send(Ok(v1::CallFrame { messages })).await);
+                                drop(beats.send(Ok(v1::CallFrame { messages })).await);
                             }
                             v1::connector_message::Kind::Heartbeat(_) => {}
                         }
@@ -147,7 +161,7 @@ impl ConnectorService for Service {
                     frame = inbound.next().await.and_then(Result::ok).map(|frame| frame.messages);
                 }
             });
-            drop(opened.send(Session { hello, orders, reports, alive, reader }).await);
+            drop(opened.send(Session { hello, orders, reports, answers, alive, reader }).await);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }

@@ -8,7 +8,7 @@ use kapell_proto::v1;
 use kapell_runtime::Runtime;
 use serde_json::json;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Session};
 use crate::limits::Held;
 use crate::rig::{Outcome, Rig, call_order, call_ref, definitions};
 
@@ -70,6 +70,7 @@ async fn hello_says_who_and_what_and_the_instance_stays() {
     let first = rig.session.hello.clone();
     assert_eq!((first.connector.as_str(), first.capacity, first.holding.len()), ("connector-1", 10, 0));
     assert_eq!(first.instance.len(), 16);
+    assert_eq!(first.features, ["claims"]);
     reopen(&mut rig, 5_000).await;
     assert_eq!(rig.session.hello.instance, first.instance);
     let other = self::rig(&outside).await;
@@ -242,17 +243,7 @@ async fn a_look_that_is_ordered_as_a_read_waits_for_the_call_too() {
 #[tokio::test]
 async fn another_coordinator_that_takes_over_gets_the_report_too() {
     let outside = Held::new();
-    let (mut a, mut b) = (Coordinator::start().await, Coordinator::start().await);
-    let runtime = Runtime::system();
-    let options = ConnectorOptions {
-        name: "connector-1".to_owned(),
-        coordinators: vec![a.address.clone(), b.address.clone()],
-        capacity: 4,
-    };
-    let connector = Connector::start(options, runtime.clone(), Arc::clone(&outside) as Arc<dyn Outside>);
-    let (mut first, mut second) = (a.session().await, b.session().await);
-    first.welcome(documents(), 5_000).await;
-    second.welcome(documents(), 5_000).await;
+    let (runtime, connector, _coordinators, [mut first, mut second]) = two(&outside).await;
     first.order(how(1, "wait")).await;
     made(&outside, 1).await;
     second.order(how(1, "wait")).await;
@@ -267,6 +258,113 @@ async fn another_coordinator_that_takes_over_gets_the_report_too() {
     }
     assert_eq!(outside.made.load(Ordering::SeqCst), 1);
     runtime.jobs.stop("shutdown");
+}
+
+/// The shard of all calls of these tests.
+const SHARD: u32 = 0x0707;
+
+/// A connector with two coordinators, and its sessions with them.
+async fn two(
+    outside: &Arc<Held>,
+) -> (Runtime, kapell_connector::ConnectorHandle, [Coordinator; 2], [Session; 2]) {
+    let (mut a, mut b) = (Coordinator::start().await, Coordinator::start().await);
+    let runtime = Runtime::system();
+    let options = ConnectorOptions {
+        name: "connector-1".to_owned(),
+        coordinators: vec![a.address.clone(), b.address.clone()],
+        capacity: 4,
+    };
+    let connector = Connector::start(options, runtime.clone(), Arc::clone(outside) as Arc<dyn Outside>);
+    let (first, second) = (a.session().await, b.session().await);
+    first.welcome(documents(), 5_000).await;
+    second.welcome(documents(), 5_000).await;
+    (runtime, connector, [a, b], [first, second])
+}
+
+fn under(epoch: u64, order: v1::CallOrder) -> v1::CallOrder {
+    v1::CallOrder { epoch, ..order }
+}
+
+#[tokio::test]
+async fn a_call_follows_its_shard_to_the_coordinator_that_claims_it() {
+    let outside = Held::new();
+    let (runtime, connector, [mut a, _b], [mut first, mut second]) = two(&outside).await;
+    first.claim(SHARD, 5).await;
+    assert_eq!(first.holding().await, v1::HoldingCalls { shards: vec![SHARD], calls: vec![] });
+    first.order(under(5, how(3, "at-once"))).await;
+    assert_eq!(which(&first.report().await), call_ref(3));
+    first.order(under(5, how(1, "wait"))).await;
+    made(&outside, 2).await;
+    first.order(under(5, how(2, "wait"))).await;
+    while connector.holding() < 3 {
+        tokio::task::yield_now().await;
+    }
+
+    second.claim(SHARD, 6).await;
+    let all = vec![call_ref(1), call_ref(2), call_ref(3)];
+    assert_eq!(second.holding().await, v1::HoldingCalls { shards: vec![SHARD], calls: all.clone() });
+    assert_eq!(which(&second.report().await), call_ref(3), "what has ended is reported again");
+    // The first does not know yet: what it orders now, the second may have ordered elsewhere.
+    first.order(under(5, how(4, "at-once"))).await;
+    assert!(first.is_silent_for(Duration::from_millis(100)).await);
+    // It dies; the call that waits for its turn is not its own any more.
+    first.close();
+    drop(a.session().await);
+    outside.may_end.add_permits(2);
+    let reports = [second.report().await, second.report().await];
+    assert_eq!(reports.each_ref().map(which), [call_ref(1), call_ref(2)]);
+    assert_eq!(
+        reports.map(|report| Outcome::of(&report).output()),
+        [json!({ "made": 2 }), json!({ "made": 3 })]
+    );
+    for call in all {
+        second.ack(call).await;
+    }
+    while connector.holding() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(outside.made.load(Ordering::SeqCst), 3);
+    runtime.jobs.stop("shutdown");
+}
+
+#[tokio::test]
+async fn a_claim_is_answered_unless_another_holds_and_says_nothing_twice() {
+    let outside = Held::new();
+    let (runtime, _connector, _coordinators, [mut first, mut second]) = two(&outside).await;
+    second.claim(SHARD, 6).await;
+    second.holding().await;
+    second.order(under(6, how(1, "at-once"))).await;
+    second.report().await;
+    second.claim(SHARD, 6).await;
+    assert_eq!(second.holding().await.calls, [call_ref(1)]);
+    assert!(second.is_silent_for(Duration::from_millis(100)).await, "it was told of the report");
+    first.claim(SHARD, 5).await;
+    first.claim(70_000, 9).await;
+    first.claim(1, 1).await;
+    assert_eq!(first.holding().await.shards, [1], "neither a stale claim nor nonsense is answered");
+    first.claim(SHARD, 7).await;
+    assert_eq!(first.holding().await.calls, [call_ref(1)]);
+    assert_eq!(which(&first.report().await), call_ref(1));
+    runtime.jobs.stop("shutdown");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_while_its_coordinator_is_away_is_made_when_that_claims_it_again() {
+    let outside = Held::new();
+    let mut rig = rig(&outside).await;
+    rig.session.claim(SHARD, 5).await;
+    rig.session.order(under(5, how(1, "wait"))).await;
+    made(&outside, 1).await;
+    rig.session.order(under(5, how(2, "wait"))).await;
+    rig.holding(2).await;
+    reopen(&mut rig, 5_000).await;
+    rig.session.claim(SHARD, 5).await;
+    assert_eq!(rig.session.holding().await.calls.len(), 2);
+    outside.may_end.add_permits(2);
+    for _ in 0..2 {
+        Outcome::of(&rig.session.report().await).output();
+    }
+    assert_eq!(outside.made.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kapell_kernel::{CallOutcome, CallVerdict, Command, ErrorClass, TaskError};
 use kapell_model::Json;
 use kapell_proto::v1::{self, call_message::Kind, call_report};
+use kapell_wire::claim::{ShardClaim, claim_to};
 use kapell_wire::task::{CallKey, error_from};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use crate::answer::answer;
 use crate::definitions::Definitions;
 use crate::dispatch::{DispatchMessage, SessionId, definitions_to};
 use crate::links::Links;
+use crate::session::is_settled;
 
 /// How often leases and waiting times are looked at.
 const TICK_EVERY: Duration = Duration::from_millis(100);
@@ -45,7 +47,7 @@ impl Actor for CallDesk {
         args: CallDeskArguments,
     ) -> Result<Running, ActorProcessingErr> {
         myself.send_interval(TICK_EVERY, || CallMessage::Tick);
-        let state = CallState::new(Instant::now(), args.lease);
+        let state = CallState::new(args.lease);
         Ok(Running { args, state })
     }
 
@@ -73,6 +75,12 @@ impl Running {
                 self.state.over(CallKey { run, unit, no, attempt })
             }
             CallMessage::Read(read) => self.state.read(now, read, &in_force),
+            CallMessage::Own(shard, epoch) => self.state.own(ShardClaim { shard, epoch }),
+            CallMessage::Disown(shard) => self.state.disown(shard),
+            CallMessage::Holding(session, keys) => {
+                self.state.heard(now, session);
+                self.state.holding(session, &keys);
+            }
             CallMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);
                 // The stream that asked may have ended meanwhile; `Left` follows then.
@@ -117,8 +125,13 @@ impl Running {
     fn finish(&self, session: SessionId, key: CallKey, outcome: CallOutcome) {
         let command = Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
         let ack = self.ack(session, key);
-        // Durable, or not wanted: either way the connector may forget it.
-        self.args.links.tell_run(key.run, command, Box::new(move |_| ack()));
+        // Durable, or not wanted: either way the connector may forget it. If not, it reports again.
+        let answered = move |result| {
+            if is_settled(&result) {
+                ack();
+            }
+        };
+        self.args.links.tell_run(key.run, command, Box::new(answered));
     }
 
     fn settle(&self, key: CallKey, verdict: CallVerdict) {
@@ -140,7 +153,8 @@ impl Running {
     fn act(&mut self) {
         for act in std::mem::take(&mut self.state.acts) {
             match act {
-                Act::Send(session, order) => self.send(session, Some(order)),
+                Act::Send(session, order) => self.send(session, Some(Kind::Call(order))),
+                Act::Claim(session, claims) => self.send(session, Some(Kind::Claim(claim_to(&claims)))),
                 Act::Finish(key, outcome) => {
                     let command =
                         Command::FinishCall { unit: key.unit, no: key.no, attempt: key.attempt, outcome };
@@ -158,12 +172,12 @@ impl Running {
 
     /// Definitions that the connector does not know go first: the call may have been decided under them, and nobody else
     /// sends them, so that nothing overtakes them.
-    fn send(&mut self, session: SessionId, order: Option<v1::CallOrder>) {
+    fn send(&mut self, session: SessionId, said: Option<Kind>) {
         let in_force = self.args.definitions.in_force();
         let news = self.state.must_hear_of(session, in_force.revision);
         let news = news.then(|| Kind::Definitions(definitions_to(&in_force)));
-        let kinds = news.into_iter().chain(order.map(Kind::Call));
-        let messages: Vec<_> = kinds.map(|kind| v1::CallMessage { kind: Some(kind) }).collect();
+        let messages: Vec<_> =
+            news.into_iter().chain(said).map(|kind| v1::CallMessage { kind: Some(kind) }).collect();
         if messages.is_empty() {
             return;
         }

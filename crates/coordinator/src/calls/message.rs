@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use kapell_kernel::{Attempt, Call, CallNo, UnitId};
-use kapell_model::{Json, Name, RunId, ToolRef};
+use kapell_model::{Epoch, Json, Name, RunId, ShardId, ToolRef};
 use kapell_proto::v1;
 use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::oneshot;
@@ -21,6 +21,8 @@ pub(crate) struct ConnectorIntro {
     pub(crate) instance: Vec<u8>,
     pub(crate) capacity: u32,
     pub(crate) holding: Vec<CallKey>,
+    /// Whether it understands claims.
+    pub(crate) claims: bool,
     /// Of the definitions in its welcome.
     pub(crate) revision: u64,
     pub(crate) to: ToConnector,
@@ -47,6 +49,13 @@ pub(crate) enum CallMessage {
     Over((RunId, UnitId, CallNo, Attempt)),
     /// Make a read.
     Read(Read),
+    /// The shard is here. Comes after the calls that were found in its journal.
+    Own(ShardId, Epoch),
+    /// The shard left, and its actor has stopped. Its calls are forgotten; the connectors go on.
+    #[allow(dead_code, reason = "said by whoever moves shards between coordinators")]
+    Disown(ShardId),
+    /// A connector answered a claim.
+    Holding(SessionId, Vec<CallKey>),
     /// A connector connected.
     Join(ConnectorIntro, oneshot::Sender<SessionId>),
     /// A connection ended.

@@ -7,12 +7,13 @@ use kapell_kernel::{Call, CallOutcome, CallVerdict, ErrorClass, TaskError, UnitI
 use kapell_model::definition::Idempotency;
 use kapell_model::{Json, Name};
 use kapell_proto::v1;
+use kapell_wire::claim::ShardClaim;
 use kapell_wire::task::CallKey;
 use tokio::time::Instant;
 
 use super::message::{ConnectorIntro, Read, ToConnector};
 use crate::definitions::InForce;
-use crate::dispatch::SessionId;
+use crate::dispatch::{SessionId, Shards};
 use crate::limits::READS_MAX;
 use crate::shard::{Origin, WorkOrder};
 
@@ -21,6 +22,8 @@ use crate::shard::{Origin, WorkOrder};
 pub(super) enum Act {
     /// Send to a connector.
     Send(SessionId, v1::CallOrder),
+    /// Tell a connector that shards are here.
+    Claim(SessionId, Vec<ShardClaim>),
     /// Tell a run how a call went.
     Finish(CallKey, CallOutcome),
     /// Tell a run what was found out.
@@ -35,6 +38,8 @@ struct Session {
     instance: Vec<u8>,
     capacity: u32,
     held: BTreeSet<Item>,
+    /// Whether it understands claims.
+    claims: bool,
     /// Of the definitions that it was told last.
     revision: u64,
     to: Option<ToConnector>,
@@ -102,7 +107,7 @@ pub(super) struct CallState {
     next_session: u64,
     next_read: u64,
     lease: Duration,
-    adoption_ends: Option<Instant>,
+    shards: Shards,
     pub(super) acts: Vec<Act>,
 }
 
@@ -110,7 +115,7 @@ pub(super) struct CallState {
 const FIND_OUT_AGAIN: Duration = Duration::from_secs(1);
 
 impl CallState {
-    pub(super) fn new(now: Instant, lease: Duration) -> CallState {
+    pub(super) fn new(lease: Duration) -> CallState {
         CallState {
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -119,7 +124,7 @@ impl CallState {
             next_session: 1,
             next_read: 1,
             lease,
-            adoption_ends: Some(now + lease),
+            shards: Shards::default(),
             acts: Vec::new(),
         }
     }
@@ -127,14 +132,16 @@ impl CallState {
     pub(super) fn make(&mut self, now: Instant, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
         let (unit, call) = order.work;
         let key = CallKey { run: order.run, unit, no: call.no, attempt: call.attempt };
-        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make) {
+        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::Make)
+            || self.comes_late(&key, order.origin)
+        {
             return;
         }
         // What was found in the journal may have been made already, however late it was found: a long recovery must
         // not shorten the time in which connectors come back with what they hold.
         let waits = order.origin == Origin::Recovered;
         if waits {
-            self.adoption_ends = Some(now + self.lease);
+            self.shards.found(key.run.shard(), now + self.lease);
         }
         let place = if waits { Place::Limbo } else { Place::Queued };
         self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place, since: now });
@@ -144,11 +151,18 @@ impl CallState {
         }
     }
 
+    /// Whether the call's shard has left, and its next owner drives it. What was found by loading the shard comes before
+    /// the word that it is here again.
+    fn comes_late(&self, key: &CallKey, origin: Origin) -> bool {
+        self.shards.has_left(key.run.shard()) && origin == Origin::New
+    }
+
     /// Begins to find out, by the means that the tool declares.
     pub(super) fn find_out(&mut self, now: Instant, order: WorkOrder<(UnitId, Call)>, in_force: &InForce) {
         let (unit, call) = order.work;
         let key = CallKey { run: order.run, unit, no: call.no, attempt: call.attempt };
-        if self.calls.get(&key).is_some_and(|work| work.aim == Aim::FindOut) {
+        let known = self.calls.get(&key).is_some_and(|work| work.aim == Aim::FindOut);
+        if known || self.comes_late(&key, order.origin) {
             return;
         }
         let Some(entry) = in_force.catalogue.tool(&order.namespace, &call.tool) else {
@@ -227,11 +241,16 @@ impl CallState {
             instance: intro.instance,
             capacity: intro.capacity,
             held: BTreeSet::new(),
+            claims: intro.claims,
             revision: intro.revision,
             to: Some(intro.to),
             heard: now,
         };
         self.sessions.insert(id, session);
+        if intro.claims {
+            // Also if it is nothing: what was claimed over an earlier connection does not count any more.
+            self.acts.push(Act::Claim(id, self.shards.claims()));
+        }
         intro.holding.iter().for_each(|key| self.claim(id, *key));
         // Sent, but the connector never got it: nothing was begun.
         for item in before.difference(&holding) {
@@ -312,6 +331,10 @@ impl CallState {
     }
 
     fn found_out(&mut self, now: Instant, key: CallKey, result: Result<Json, TaskError>) {
+        if !self.calls.contains_key(&key) {
+            // It is over, or its shard left and the next owner finds out.
+            return;
+        }
         let verdict = match result {
             Ok(found) => verdict_of(&found),
             Err(error) if !error.class.is_retryable() => {
@@ -348,13 +371,13 @@ impl CallState {
         for id in lost {
             self.lose(now, id, "the connector was silent for longer than its lease");
         }
-        if self.adoption_ends.is_some_and(|ends| ends <= now) {
-            self.adoption_ends = None;
-            let limbo = self.calls.iter().filter(|(_, work)| work.place == Place::Limbo);
-            let limbo: Vec<CallKey> = limbo.map(|(key, _)| *key).collect();
+        for shard in self.shards.adopted(now) {
+            let found = self.calls.range(CallKey::of_shard(shard));
+            let limbo: Vec<CallKey> =
+                found.filter(|(_, work)| work.place == Place::Limbo).map(|(key, _)| *key).collect();
             for key in limbo {
                 self.told(now, key);
-                let reason: Arc<str> = "no connector came back with the call after a restart".into();
+                let reason: Arc<str> = "no connector came with the call after its shard was loaded".into();
                 self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason }));
             }
         }
@@ -388,6 +411,8 @@ impl CallState {
         let Some(session) = self.sessions.remove(&id) else { return };
         for item in session.held {
             match item {
+                // One whose shard left is its next owner's.
+                Item::Call(key) if !self.calls.contains_key(&key) => {}
                 Item::Call(key) => {
                     self.told(now, key);
                     self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason: why.into() }));
@@ -437,6 +462,7 @@ impl CallState {
                     key: idempotency_key(&key),
                     begin_within_ms: timeout.map_or(0, |timeout| timeout.as_millis() as u64),
                     mode: v1::CallMode::Call.into(),
+                    epoch: self.shards.epoch(key.run.shard()),
                 })
             }
             Item::Read(id) => {
@@ -452,6 +478,7 @@ impl CallState {
                         key: String::new(),
                         begin_within_ms: read.timeout.as_millis() as u64,
                         mode: v1::CallMode::Call.into(),
+                        epoch: 0,
                     }),
                     Purpose::FindOut(key) => {
                         let work = self.calls.get(key)?;
@@ -464,6 +491,7 @@ impl CallState {
                             key: idempotency_key(key),
                             begin_within_ms: tool.map_or(0, |tool| tool.timeout.as_millis() as u64),
                             mode: v1::CallMode::Reconcile.into(),
+                            epoch: 0,
                         })
                     }
                 }
@@ -512,6 +540,7 @@ fn idempotency_key(key: &CallKey) -> String {
     format!("{}-{}{item}{undo}-{}", key.run, unit.step, key.no.0)
 }
 
+mod moves;
 mod stuck;
 #[cfg(test)]
 mod tests;

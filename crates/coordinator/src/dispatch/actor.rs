@@ -8,6 +8,7 @@ use kapell_model::definition::EffectClass;
 use kapell_model::{Json, ToolRef};
 use kapell_proto::v1::{self, coordinator_message::Kind};
 use kapell_runtime::Runtime;
+use kapell_wire::claim::{ShardClaim, claim_to};
 use kapell_wire::task::{TaskKey, error_to};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -52,7 +53,7 @@ impl Actor for Dispatcher {
         args: DispatcherArguments,
     ) -> Result<Running, ActorProcessingErr> {
         myself.send_interval(TICK_EVERY, || DispatchMessage::Tick);
-        let state = DispatchState::new(Instant::now(), args.lease);
+        let state = DispatchState::new(args.lease);
         Ok(Running { args, state })
     }
 
@@ -81,6 +82,12 @@ impl Running {
                 }
                 self.state.assign();
             }
+            DispatchMessage::Own(shard, epoch) => self.state.own(ShardClaim { shard, epoch }),
+            DispatchMessage::Disown(shard) => self.state.disown(shard),
+            DispatchMessage::Holding(session, keys) => {
+                self.state.heard(now, session);
+                self.state.holding(session, &keys);
+            }
             DispatchMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);
                 // The stream that asked may have ended meanwhile; `Left` follows then.
@@ -96,6 +103,7 @@ impl Running {
                 for key in keys {
                     self.state.forget(key);
                 }
+                self.state.assign();
             }
             DispatchMessage::Heard(session) => self.state.heard(now, session),
             DispatchMessage::Draining(session) => self.state.draining(session),
@@ -134,6 +142,8 @@ impl Running {
         (tool, args): (ToolRef, Json),
         in_force: &InForce,
     ) {
+        // A task that its session does not hold here: it was given up, or its shard left. No answer is the right one only
+        // because the worker asks its new home again when that claims the shard.
         let Some((namespace, skill)) = self.state.held_by(&task, session) else { return };
         let mandate =
             in_force.catalogue.skill(&namespace, &skill).filter(|skill| skill.mandate.contains(&tool));
@@ -189,6 +199,13 @@ impl Running {
                 }
                 Act::Cancel(session, key) => {
                     frames.entry(session).or_default().push(Kind::Cancel(key.to_proto()));
+                }
+                Act::Claim(session, claims) => {
+                    frames.entry(session).or_default().push(Kind::Claim(claim_to(&claims)));
+                }
+                Act::Disown(session, shard) => {
+                    let disowned = v1::Disowned { shards: vec![u32::from(shard.0)] };
+                    frames.entry(session).or_default().push(Kind::Disowned(disowned));
                 }
                 Act::Fail(key, error) => self.fail(key, error),
             }

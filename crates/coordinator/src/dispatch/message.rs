@@ -1,6 +1,6 @@
 //! What the dispatcher may be told.
 use kapell_kernel::{Attempt, Call, CallNo, Dispatch, UnitId};
-use kapell_model::{Json, RunId, ToolRef};
+use kapell_model::{Epoch, Json, RunId, ShardId, ToolRef};
 use kapell_proto::v1;
 use kapell_wire::task::TaskKey;
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ pub(crate) struct WorkerIntro {
     /// NAMESPACE/SKILL.
     pub(crate) skills: Vec<String>,
     pub(crate) holding: Vec<TaskKey>,
+    /// Whether it understands claims.
+    pub(crate) claims: bool,
     /// Of the definitions in its welcome.
     pub(crate) revision: u64,
     pub(crate) to: ToWorker,
@@ -41,6 +43,14 @@ pub(crate) struct Joined {
 pub(crate) enum DispatchMessage {
     /// Tasks to hand out, and tasks that are no longer wanted.
     Submit { tasks: Vec<WorkOrder<Dispatch>>, canceled: Vec<(RunId, UnitId, Attempt)> },
+    /// The shard is here. Comes after the tasks that were found in its journal, so that none of those which workers
+    /// answer with is unknown. A shard that is loaded anew says so again, under its new epoch.
+    Own(ShardId, Epoch),
+    /// The shard left, and its actor has stopped. Its tasks are forgotten without a word to their workers, who go on.
+    #[allow(dead_code, reason = "said by whoever moves shards between coordinators")]
+    Disown(ShardId),
+    /// A worker answered a claim.
+    Holding(SessionId, Vec<TaskKey>),
     /// A worker connected.
     Join(WorkerIntro, oneshot::Sender<Joined>),
     /// A connection ended.

@@ -60,6 +60,15 @@ impl FairQueue {
         }
     }
 
+    /// Forgets all others.
+    pub(super) fn retain(&mut self, stays: impl Fn(&TaskKey) -> bool) {
+        for lane in self.lanes.values_mut() {
+            lane.retain(&stays);
+        }
+        self.lanes.retain(|_, lane| !lane.is_empty());
+        self.len = self.lanes.values().map(VecDeque::len).sum();
+    }
+
     /// All that wait.
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskKey> {
         self.lanes.values().flatten().copied()
@@ -94,6 +103,8 @@ mod tests {
         assert_eq!(first, [task(0), task(1_000), task(1), task(1_001)]);
         queue.remove(&loud, task(5));
         assert_eq!(queue.len(), 97);
-        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 97);
+        queue.retain(|waiting| *waiting != task(6));
+        assert_eq!(queue.len(), 96);
+        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 96);
     }
 }

@@ -1,20 +1,23 @@
 //! Who holds which task. Synchronous; says what to send and what to report, and never sends.
 //!
-//! After a restart the tasks found in the journal may be held by workers that have not come back yet: they are in
-//! limbo until a worker claims them, or until the longest lease is over and no worker can be at work on them.
+//! The tasks that were found in the journal when a shard was loaded may be held by workers that have not said so yet:
+//! they are in limbo until a worker comes with them, or until the longest lease is over. Nobody gives them out before,
+//! even if all connected workers have answered: one that is not connected here may be at work on them.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_kernel::{Dispatch, ErrorClass, TaskError};
 use kapell_model::definition::Runtime;
-use kapell_model::{Name, Timestamp};
+use kapell_model::{Name, ShardId, Timestamp};
 use kapell_proto::v1;
+use kapell_wire::claim::ShardClaim;
 use kapell_wire::task::TaskKey;
 use tokio::time::Instant;
 
 use super::message::{DispatchStatus, SessionId, ToWorker, WorkerIntro};
 use super::queue::{FairQueue, Pool};
+use super::shards::Shards;
 use crate::definitions::InForce;
 use crate::shard::{Origin, WorkOrder};
 
@@ -25,6 +28,10 @@ pub(super) enum Act {
     Assign(SessionId, v1::Assignment),
     /// Tell a worker that a task is not wanted.
     Cancel(SessionId, TaskKey),
+    /// Tell a worker that shards are here.
+    Claim(SessionId, Vec<ShardClaim>),
+    /// Tell a worker that a shard is not here any more.
+    Disown(SessionId, ShardId),
     /// Tell a run that an attempt failed.
     Fail(TaskKey, TaskError),
 }
@@ -39,6 +46,8 @@ pub(super) struct Session {
     held: BTreeSet<TaskKey>,
     quarantined: BTreeMap<String, String>,
     draining: bool,
+    /// Whether it understands claims.
+    claims: bool,
     /// Of the definitions that it was told last.
     revision: u64,
     /// `None`: the connection ended; the lease runs.
@@ -71,28 +80,32 @@ pub(super) struct DispatchState {
     queues: BTreeMap<Pool, FairQueue>,
     next_session: u64,
     lease: Duration,
-    /// Until when tasks stay in limbo.
-    adoption_ends: Option<Instant>,
+    shards: Shards,
     pub(super) acts: Vec<Act>,
 }
 
 impl DispatchState {
-    pub(super) fn new(now: Instant, lease: Duration) -> DispatchState {
+    pub(super) fn new(lease: Duration) -> DispatchState {
         DispatchState {
             sessions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             queues: BTreeMap::new(),
             next_session: 1,
             lease,
-            adoption_ends: Some(now + lease),
+            shards: Shards::default(),
             acts: Vec::new(),
         }
     }
 
     pub(super) fn submit(&mut self, now: Instant, order: WorkOrder<Dispatch>, in_force: &InForce) {
         let key = TaskKey { run: order.run, unit: order.work.unit, attempt: order.work.attempt };
+        let shard = key.run.shard();
         if self.tasks.contains_key(&key) {
             // The shard was reloaded and drives its orders again; this one is being driven.
+            return;
+        }
+        if self.shards.has_left(shard) && order.origin == Origin::New {
+            // Its next owner drives it. What was found by loading the shard comes before the word that it is here again.
             return;
         }
         let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo, since: now };
@@ -100,7 +113,7 @@ impl DispatchState {
         match order.origin {
             Origin::New => self.enqueue(key, in_force),
             // However long recovery took, workers have a whole lease to come back with it.
-            Origin::Recovered => self.adoption_ends = Some(now + self.lease),
+            Origin::Recovered => self.shards.found(shard, now + self.lease),
         }
     }
 
@@ -175,11 +188,16 @@ impl DispatchState {
                 held: BTreeSet::new(),
                 quarantined: BTreeMap::new(),
                 draining: false,
+                claims: intro.claims,
                 revision: intro.revision,
                 to: Some(intro.to),
                 heard: now,
             },
         );
+        if intro.claims {
+            // Also if it is nothing: what was claimed over an earlier connection does not count any more.
+            self.acts.push(Act::Claim(id, self.shards.claims()));
+        }
         for key in &holding {
             self.claim(id, *key);
         }
@@ -195,8 +213,11 @@ impl DispatchState {
 
     fn claim(&mut self, session: SessionId, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(&key) else {
-            // Canceled or finished meanwhile; a report of it is answered all the same.
-            self.acts.push(Act::Cancel(session, key));
+            // Canceled or finished meanwhile; a report of it is answered all the same. Of a shard that is not here (yet)
+            // nothing is known: its owner says what is wanted.
+            if self.shards.is_here(key.run.shard()) {
+                self.acts.push(Act::Cancel(session, key));
+            }
             return;
         };
         match &task.place {
@@ -275,18 +296,18 @@ impl DispatchState {
         for id in silent {
             self.lose(id, "the worker was silent for longer than its lease");
         }
-        if self.adoption_ends.is_some_and(|ends| ends <= now) {
-            self.adoption_ends = None;
+        for shard in self.shards.adopted(now) {
             let limbo: Vec<TaskKey> = self
                 .tasks
-                .iter()
+                .range(TaskKey::of_shard(shard))
                 .filter(|(_, task)| task.place == Place::Limbo)
                 .map(|(key, _)| *key)
                 .collect();
             for key in limbo {
                 // Nobody who may have held it can still be at work: another attempt says so to a late answer.
                 self.tasks.remove(&key);
-                self.acts.push(Act::Fail(key, lost("no worker came back with the task after a restart")));
+                let why = "no worker came with the task after its shard was loaded";
+                self.acts.push(Act::Fail(key, lost(why)));
             }
         }
         self.assign();
@@ -295,8 +316,10 @@ impl DispatchState {
     fn lose(&mut self, id: SessionId, why: &str) {
         let Some(session) = self.sessions.remove(&id) else { return };
         for key in session.held {
-            self.tasks.remove(&key);
-            self.acts.push(Act::Fail(key, lost(why)));
+            // One whose shard left is its next owner's.
+            if self.tasks.remove(&key).is_some() {
+                self.acts.push(Act::Fail(key, lost(why)));
+            }
         }
     }
 
@@ -334,6 +357,7 @@ impl DispatchState {
             checkpoints: task.work.checkpoints.iter().map(ToString::to_string).collect(),
             timeout_ms: 0,
             traceparent: String::new(),
+            epoch: self.shards.epoch(key.run.shard()),
         };
         if let Some(session) = self.sessions.get_mut(&session) {
             session.held.insert(key);
@@ -415,6 +439,7 @@ pub(crate) fn definitions_to(in_force: &Arc<InForce>) -> v1::Definitions {
     }
 }
 
+mod moves;
 mod stuck;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::Stream;
 use kapell_proto::v1::{self, call_message::Kind, connector_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
+use kapell_wire::claim;
 use kapell_wire::task::{BadRef, CallKey};
 use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
@@ -66,12 +67,7 @@ impl v1::connector_service_server::ConnectorService for ConnectorSessions {
 
 impl ConnectorSessions {
     async fn join(&self, hello: v1::ConnectorHello, to: &ToConnector) -> Result<SessionId, Status> {
-        let holding: Vec<CallKey> = hello
-            .holding
-            .iter()
-            .map(|call| CallKey::from_proto(Some(call)))
-            .collect::<Result<_, BadRef>>()
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let holding = calls(&hello.holding)?;
         let in_force = self.definitions.in_force();
         let welcome = v1::Welcome {
             heartbeat_ms: self.liveness.heartbeat.as_millis() as u64,
@@ -79,9 +75,15 @@ impl ConnectorSessions {
             definitions: Some(definitions_to(&in_force)),
         };
         send(to, Kind::Welcome(welcome)).await?;
-        let (name, instance, capacity) = (hello.connector, hello.instance, hello.capacity);
-        let revision = in_force.revision;
-        let intro = ConnectorIntro { name, instance, capacity, holding, revision, to: to.clone() };
+        let intro = ConnectorIntro {
+            name: hello.connector,
+            instance: hello.instance,
+            capacity: hello.capacity,
+            holding,
+            claims: claim::understood(&hello.features),
+            revision: in_force.revision,
+            to: to.clone(),
+        };
         let (reply, joined) = oneshot::channel();
         self.links.tell_calls(CallMessage::Join(intro, reply));
         joined.await.map_err(|_| Status::unavailable("the coordinator is stopping"))
@@ -144,9 +146,18 @@ async fn take(
             links.tell_calls(CallMessage::Heard(session));
             send(to, Kind::Heartbeat(heartbeat)).await
         }
+        Some(connector_message::Kind::Holding(holding)) => {
+            links.tell_calls(CallMessage::Holding(session, calls(&holding.calls)?));
+            Ok(())
+        }
         Some(connector_message::Kind::Hello(_)) => {
             Err(Status::invalid_argument("a hello may only come first"))
         }
         None => Err(Status::invalid_argument("a message of a kind that this coordinator does not know")),
     }
+}
+
+fn calls(held: &[v1::CallRef]) -> Result<Vec<CallKey>, Status> {
+    let keys = held.iter().map(|call| CallKey::from_proto(Some(call)));
+    keys.collect::<Result<_, BadRef>>().map_err(|error| Status::invalid_argument(error.to_string()))
 }

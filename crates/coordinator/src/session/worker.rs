@@ -8,12 +8,13 @@ use kapell_kernel::{CallNo, Command, ErrorClass, TaskError};
 use kapell_model::{Json, ShardId, ToolRef};
 use kapell_proto::v1::{self, coordinator_message::Kind, worker_message};
 use kapell_runtime::{Job, OnDeath, Runtime};
+use kapell_wire::claim;
 use kapell_wire::task::{BadRef, TaskKey, error_from};
 use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams};
+use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams, is_settled};
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
@@ -65,12 +66,7 @@ impl v1::worker_service_server::WorkerService for WorkerSessions {
 
 impl WorkerSessions {
     async fn join(&self, hello: v1::WorkerHello, to: &ToWorker) -> Result<SessionId, Status> {
-        let holding: Vec<TaskKey> = hello
-            .holding
-            .iter()
-            .map(|task| TaskKey::from_proto(Some(task)))
-            .collect::<Result<_, BadRef>>()
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let holding = tasks(&hello.holding)?;
         let in_force = self.definitions.in_force();
         let welcome = v1::Welcome {
             heartbeat_ms: self.liveness.heartbeat.as_millis() as u64,
@@ -85,6 +81,7 @@ impl WorkerSessions {
             builtin: hello.builtin,
             skills: hello.skills,
             holding,
+            claims: claim::understood(&hello.features),
             revision: in_force.revision,
             to: to.clone(),
         };
@@ -168,6 +165,10 @@ impl Session {
                         reason: quarantine.reason,
                     });
                 }
+                Some(worker_message::Kind::Holding(holding)) => {
+                    let keys = tasks(&holding.tasks)?;
+                    self.links.tell_dispatch(DispatchMessage::Holding(self.session, keys));
+                }
                 Some(worker_message::Kind::Draining(_)) => {
                     self.links.tell_dispatch(DispatchMessage::Draining(self.session));
                 }
@@ -235,12 +236,21 @@ impl Session {
             by_shard.entry(key.run.shard()).or_default().push((key, command));
         }
         for (shard, reports) in by_shard {
-            let Some(mailbox) = self.links.shard(shard).cloned() else { continue };
             let keys = reports.iter().map(|(key, _)| *key).collect();
-            let commands = reports.into_iter().map(|(key, command)| (key.run, command)).collect();
             let owed = Acknowledgement { keys, to: self.to.clone() };
+            let Some(mailbox) = self.links.shard(shard).cloned() else {
+                // A shard that no coordinator of this store has: the worker comes from another.
+                owed.give();
+                continue;
+            };
+            let commands = reports.into_iter().map(|(key, command)| (key.run, command)).collect();
+            let answered = move |results: Vec<Result<(), SubmitError>>| {
+                if results.iter().all(is_settled) {
+                    owed.give();
+                }
+            };
             // Holds the stream back while the shard has no room.
-            mailbox.submit(Request::Commands(commands, Box::new(move |_| owed.give()))).await;
+            mailbox.submit(Request::Commands(commands, Box::new(answered))).await;
         }
     }
 }
@@ -266,6 +276,10 @@ impl Drop for Acknowledgement {
             self.to.cut();
         }
     }
+}
+
+fn tasks(held: &[v1::TaskRef]) -> Result<Vec<TaskKey>, Status> {
+    held.iter().map(|task| TaskKey::from_proto(Some(task))).collect::<Result<_, BadRef>>().map_err(bad)
 }
 
 fn bad(error: BadRef) -> Status {

@@ -8,7 +8,7 @@ use kapell_kernel::{
 };
 use kapell_ledger::{LedgerBatch, Part};
 use kapell_model::plan::CompiledWorkflow;
-use kapell_model::{Json, Name, RunId, Seq, Timestamp};
+use kapell_model::{Epoch, Json, Name, RunId, Seq, ShardId, Timestamp};
 use kapell_wire::DefinitionRecord;
 
 use super::orders::Owed;
@@ -236,6 +236,8 @@ pub(crate) enum Output {
     Defined(Vec<DefinitionRecord>),
     /// Rows for the ledger.
     Project(LedgerBatch),
+    /// The shard is here, under this epoch: all that was found in its journal has left before.
+    Loaded(ShardId, Epoch),
 }
 
 /// What an audit of a shard found, and what others must be asked.

@@ -494,6 +494,7 @@ impl ShardState {
         }
         self.drain(inline, now, in_force);
         self.origin = Origin::New;
+        self.outputs.push(Output::Loaded(self.rules.shard, self.epoch));
     }
 
     /// Runs stand in line for their keys in the order in which they were accepted, those with the turn first.

@@ -1,8 +1,10 @@
 //! The tasks that the worker holds.
 //!
-//! Owns: what is under way and what waits to be acknowledged, for each coordinator. Never: decides what is taken.
+//! Owns: what is under way and what waits to be acknowledged, and which coordinator each task belongs to. Never:
+//! decides what is taken.
 use std::collections::BTreeMap;
 
+use kapell_model::ShardId;
 use kapell_proto::v1::worker_message::Kind;
 use kapell_proto::v1::{Checkpoint, TaskRef, TaskReport, ToolRequest, WorkerMessage, task_report};
 use kapell_wire::task::TaskKey;
@@ -19,7 +21,7 @@ pub(crate) struct HeldTasks {
 /// How many tasks of one coordinator are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Under way or waiting for their specialist.
+    /// Under way or waiting for their specialist, in rooms that the coordinator believes to be taken.
     pub(crate) running: usize,
     /// Ended, the report not acknowledged.
     pub(crate) unacknowledged: usize,
@@ -29,7 +31,10 @@ pub(crate) struct Counts {
 
 #[derive(Debug)]
 struct Held {
+    /// Who is told of it, and who may stop it.
     home: SessionNo,
+    /// Whose room it takes. `None`: nobody's; it came with its shard from a coordinator that has filled the room again.
+    room_of: Option<SessionNo>,
     work: Work,
 }
 
@@ -47,6 +52,15 @@ pub(crate) struct Running {
     pub(crate) calls: BTreeMap<u32, (ToolRequest, CallAnswer)>,
     /// By position; sent, not acknowledged.
     pub(crate) checkpoints: BTreeMap<u32, (Checkpoint, CheckpointAnswer)>,
+}
+
+/// What the owner of a shard is told of the tasks that belong to it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retell {
+    /// What they have unanswered: it may have been lost.
+    Unanswered,
+    /// Nothing: it was told already.
+    Nothing,
 }
 
 /// What a coordinator is told of a task that it assigns again.
@@ -73,9 +87,10 @@ impl HeldTasks {
 
     pub(crate) fn begin(&mut self, key: TaskKey, home: SessionNo, specialist: SpecialistNo) {
         let running = Running { specialist, calls: BTreeMap::new(), checkpoints: BTreeMap::new() };
-        let before = self.tasks.insert(key, Held { home, work: Work::Running(running) });
+        let held = Held { home, room_of: Some(home), work: Work::Running(running) };
+        count(&mut self.counts, &held, Change::More);
+        let before = self.tasks.insert(key, held);
         debug_assert!(before.is_none(), "a held task is not begun again");
-        self.counts[home.0].running += 1;
     }
 
     /// A coordinator assigns a task that may be held already: then it is that coordinator's from now on.
@@ -83,13 +98,43 @@ impl HeldTasks {
         let held = self.tasks.get_mut(key)?;
         let moved = held.home != by;
         count(&mut self.counts, held, Change::Less);
-        held.home = by;
+        (held.home, held.room_of) = (by, Some(by));
         count(&mut self.counts, held, Change::More);
         Some(match &held.work {
             Work::Ended(report) => Again::Ended(of(Kind::Report(report.clone()))),
             Work::Running(running) if moved => Again::Running(running.unanswered().collect()),
             Work::Running(_) => Again::Running(Vec::new()),
         })
+    }
+
+    /// A coordinator owns the shard: its tasks are that coordinator's from now on. What it must be told.
+    pub(crate) fn rehome(&mut self, shard: ShardId, to: SessionNo, retell: Retell) -> Vec<WorkerMessage> {
+        let mut told = Vec::new();
+        for (_, held) in self.tasks.range_mut(TaskKey::of_shard(shard)) {
+            let moved = held.home != to;
+            if moved {
+                count(&mut self.counts, held, Change::Less);
+                (held.home, held.room_of) = (to, None);
+                count(&mut self.counts, held, Change::More);
+            }
+            match retell {
+                Retell::Nothing if !moved => {}
+                Retell::Unanswered | Retell::Nothing => held.tell(&mut told),
+            }
+        }
+        told
+    }
+
+    /// A coordinator does not own these shards any more, and fills the room of their tasks again. They stay its own
+    /// until somebody claims them.
+    pub(crate) fn give_back_room(&mut self, of: SessionNo, left: impl Fn(ShardId) -> bool) {
+        for (_, held) in self.tasks.iter_mut().filter(|(key, _)| left(key.run.shard())) {
+            if held.room_of == Some(of) {
+                count(&mut self.counts, held, Change::Less);
+                held.room_of = None;
+                count(&mut self.counts, held, Change::More);
+            }
+        }
     }
 
     pub(crate) fn running(&mut self, key: &TaskKey) -> Option<(SessionNo, &mut Running)> {
@@ -124,12 +169,16 @@ impl HeldTasks {
         }
     }
 
-    /// Forgets a task; who is working on it.
-    pub(crate) fn cancel(&mut self, key: &TaskKey) -> Option<SpecialistNo> {
-        match self.remove(key)?.work {
-            Work::Running(running) => Some(running.specialist),
-            Work::Ended(_) => None,
+    /// Forgets a task that its coordinator does not want; who is working on it. One that has ended stays until its
+    /// report is acknowledged: the coordinator may have taken the report, and lose it before it is on disk.
+    pub(crate) fn cancel(&mut self, key: &TaskKey, by: SessionNo) -> Option<SpecialistNo> {
+        let (home, running) = self.running(key)?;
+        let specialist = running.specialist;
+        if home != by {
+            return None;
         }
+        self.remove(key);
+        Some(specialist)
     }
 
     fn remove(&mut self, key: &TaskKey) -> Option<Held> {
@@ -162,6 +211,11 @@ impl HeldTasks {
         running.collect()
     }
 
+    /// All tasks of a shard, in order.
+    pub(crate) fn of_shard(&self, shard: ShardId) -> impl Iterator<Item = TaskRef> {
+        self.tasks.range(TaskKey::of_shard(shard)).map(|(key, _)| key.to_proto())
+    }
+
     /// All tasks of a coordinator, in order.
     pub(crate) fn holding(&self, home: SessionNo) -> Vec<TaskRef> {
         self.tasks.iter().filter(|(_, held)| held.home == home).map(|(key, _)| key.to_proto()).collect()
@@ -170,13 +224,18 @@ impl HeldTasks {
     /// Everything that a coordinator has not answered, in order of the tasks.
     pub(crate) fn unanswered(&self, home: SessionNo) -> Vec<WorkerMessage> {
         let mut messages = Vec::new();
-        for held in self.tasks.values().filter(|held| held.home == home) {
-            match &held.work {
-                Work::Running(running) => messages.extend(running.unanswered()),
-                Work::Ended(report) => messages.push(of(Kind::Report(report.clone()))),
-            }
-        }
+        self.tasks.values().filter(|held| held.home == home).for_each(|held| held.tell(&mut messages));
         messages
+    }
+}
+
+impl Held {
+    /// What is not answered.
+    fn tell(&self, to: &mut Vec<WorkerMessage>) {
+        match &self.work {
+            Work::Running(running) => to.extend(running.unanswered()),
+            Work::Ended(report) => to.push(of(Kind::Report(report.clone()))),
+        }
     }
 }
 
@@ -198,14 +257,15 @@ enum Change {
 }
 
 fn count(counts: &mut [Counts], held: &Held, change: Change) {
-    let counts = &mut counts[held.home.0];
     let add = |count: &mut usize, by: usize| match change {
         Change::More => *count += by,
         Change::Less => *count -= by,
     };
-    match &held.work {
-        Work::Running(_) => add(&mut counts.running, 1),
-        Work::Ended(report) => {
+    match (&held.work, held.room_of) {
+        (Work::Running(_), Some(room)) => add(&mut counts[room.0].running, 1),
+        (Work::Running(_), None) => {}
+        (Work::Ended(report), _) => {
+            let counts = &mut counts[held.home.0];
             add(&mut counts.unacknowledged, 1);
             add(&mut counts.unacknowledged_bytes, bytes(report));
         }

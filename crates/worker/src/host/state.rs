@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_kernel::{ErrorClass, TaskError};
+use kapell_model::Epoch;
 use kapell_model::definition::SpecialistLimits;
 use kapell_proto::v1::coordinator_message::Kind as Said;
 use kapell_proto::v1::worker_message::Kind;
@@ -13,6 +14,7 @@ use kapell_proto::v1::{
     Assignment, Checkpoint, Draining, Quarantine, TaskReport, ToolRequest, ToolResult, WorkerHello,
     WorkerMessage, task_report, tool_result,
 };
+use kapell_wire::claim::{Claims, FEATURE};
 use kapell_wire::task::{TaskKey, error_from, error_to};
 use tokio::time::Instant;
 
@@ -48,6 +50,7 @@ pub(crate) struct State {
     identity: Identity,
     sessions: Vec<Session>,
     tasks: HeldTasks,
+    claims: Claims<SessionNo>,
     current: Arc<Compiled>,
     specialists: Vec<Specialist>,
     numbers: BTreeMap<SpecialistName, SpecialistNo>,
@@ -59,6 +62,8 @@ struct Session {
     link: Link,
     /// What the coordinator said last.
     said: Option<Arc<Compiled>>,
+    /// Over this connection.
+    has_claimed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +93,7 @@ impl State {
             identity,
             sessions: vec![Session::default(); sessions],
             tasks: HeldTasks::new(sessions),
+            claims: Claims::default(),
             current: Arc::default(),
             specialists: Vec::new(),
             numbers: BTreeMap::new(),
@@ -105,7 +111,8 @@ impl State {
 
     /// What a new connection begins with: the hello, then all that the coordinator may have missed.
     pub(crate) fn connected(&mut self, session: SessionNo) -> Vec<WorkerMessage> {
-        self.sessions[session.0].link = Link::Up;
+        let connection = &mut self.sessions[session.0];
+        (connection.link, connection.has_claimed) = (Link::Up, false);
         let hello = WorkerHello {
             worker: self.identity.worker.clone(),
             instance: self.identity.instance.to_vec(),
@@ -116,6 +123,7 @@ impl State {
             },
             skills: self.identity.skills.clone(),
             holding: self.tasks.holding(session),
+            features: vec![FEATURE.to_owned()],
         };
         let mut first = vec![of(Kind::Hello(hello))];
         first.extend(self.specialists.iter().filter_map(|specialist| {
@@ -133,8 +141,10 @@ impl State {
         self.sessions[session.0].link = Link::Down;
     }
 
-    /// Stops what is under way for a coordinator that may have given it to others by now.
+    /// Stops what is under way for a coordinator that may have given it to others by now. What another has claimed is
+    /// not its own any more and goes on.
     pub(crate) fn lease_lost(&mut self, session: SessionNo, effects: &mut Effects) {
+        self.claims.forget(session);
         let lost = self.tasks.abandon(session);
         effects.stop.extend(lost.into_iter().map(|(key, specialist)| (specialist, key)));
     }
@@ -171,11 +181,14 @@ impl State {
         no
     }
 
-    /// What a coordinator said. What names nothing is passed over: nobody could be answered.
+    /// What a coordinator said. What names nothing is passed over: nobody could be answered. Acknowledgements count
+    /// from everybody (what is on disk is on disk), everything else about a task only from its home.
     pub(crate) fn inbound(&mut self, from: SessionNo, said: Said, now: Instant, effects: &mut Effects) {
         match said {
             Said::Assignment(assignment) => self.assigned(from, assignment, now, effects),
-            Said::ToolResult(result) => self.tool_result(result),
+            Said::ToolResult(result) => self.tool_result(from, result),
+            Said::Claim(claim) => self.claimed(from, &claim, effects),
+            Said::Disowned(disowned) => self.disowned(from, &disowned),
             Said::CheckpointAck(ack) => {
                 let key = TaskKey::from_proto(ack.task.as_ref());
                 let waiting = key.ok().and_then(|key| self.tasks.running(&key).map(|(_, running)| running));
@@ -191,7 +204,9 @@ impl State {
                 Err(error) => tracing::warn!(%error, "an acknowledgement names no task"),
             },
             Said::Cancel(task) => match TaskKey::from_proto(Some(&task)) {
-                Ok(key) => effects.stop.extend(self.tasks.cancel(&key).map(|specialist| (specialist, key))),
+                Ok(key) => {
+                    effects.stop.extend(self.tasks.cancel(&key, from).map(|specialist| (specialist, key)));
+                }
                 Err(error) => tracing::warn!(%error, "a cancelation names no task"),
             },
             // The session handles these before the host sees them.
@@ -204,6 +219,10 @@ impl State {
             Ok(key) => key,
             Err(error) => return tracing::warn!(%error, "an assignment names no task"),
         };
+        if self.claims.is_stale(key.run.shard(), Epoch(assignment.epoch)) {
+            // No report: the owner of the shard would take it for the end of the attempt, which it has given to others.
+            return tracing::debug!(task = ?key, "a coordinator assigned a task of a shard that it has lost");
+        }
         match self.tasks.assigned_again(&key, from) {
             None => {}
             Some(Again::Running(unanswered)) => {
@@ -255,11 +274,14 @@ impl State {
         }
     }
 
-    fn tool_result(&mut self, result: ToolResult) {
+    /// One that does not come from the home is no answer: the home was asked again, and a coordinator that has lost the
+    /// shard may refuse what its successor allows.
+    fn tool_result(&mut self, from: SessionNo, result: ToolResult) {
         let Ok(key) = TaskKey::from_proto(result.task.as_ref()) else {
             return tracing::warn!("the result of a tool call names no task");
         };
-        let waiting = self.tasks.running(&key).and_then(|(_, running)| running.calls.remove(&result.no));
+        let running = self.tasks.running(&key).filter(|(home, _)| *home == from);
+        let waiting = running.and_then(|(_, running)| running.calls.remove(&result.no));
         let Some((_, answer)) = waiting else { return };
         let outcome = match result.result {
             Some(tool_result::Result::Output(output)) => Ok(output),
@@ -359,5 +381,6 @@ fn report(key: &TaskKey, outcome: Outcome) -> TaskReport {
     TaskReport { task: Some(key.to_proto()), result: Some(result) }
 }
 
+mod shards;
 #[cfg(test)]
 mod tests;

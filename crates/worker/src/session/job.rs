@@ -130,7 +130,9 @@ impl Session {
                     | Kind::ReportAck(_)
                     | Kind::Cancel(_)
                     | Kind::Definitions(_)
-                    | Kind::Heartbeat(_),
+                    | Kind::Heartbeat(_)
+                    | Kind::Claim(_)
+                    | Kind::Disowned(_),
                 )
                 | None => Err(Ended::NoWelcome),
             }
@@ -210,7 +212,9 @@ impl Session {
                     | Kind::ToolResult(_)
                     | Kind::CheckpointAck(_)
                     | Kind::ReportAck(_)
-                    | Kind::Cancel(_),
+                    | Kind::Cancel(_)
+                    | Kind::Claim(_)
+                    | Kind::Disowned(_),
                 )
                 | None => {}
             }

@@ -3,16 +3,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kapell_model::Json;
+use kapell_model::{Epoch, Json, ShardId};
 use kapell_proto::v1::ToolResult;
 use kapell_proto::v1::coordinator_message::Kind as Said;
 use kapell_proto::v1::tool_result::Result::Output;
 use kapell_proto::v1::worker_message::Kind;
 use kapell_runtime::Runtime;
+use kapell_wire::claim::{ShardClaim, claim_to};
+use kapell_wire::task::TaskKey;
 use kapell_worker::{Agent, StartError, TaskContext, TaskError, Worker, WorkerOptions};
 use serde_json::json;
 
-use crate::support::{Coordinator, Peer, definitions, pair, start, task, terms};
+use crate::support::{Coordinator, Peer, assignment, definitions, pair, start, task, terms};
 
 /// Waits for one tool call; counts its beginnings.
 struct Asking(Arc<AtomicUsize>);
@@ -185,4 +187,54 @@ async fn a_task_belongs_to_the_coordinator_that_assigned_it_last() {
     one.hears_nothing(Duration::from_millis(50)).await;
     drop(one);
     assert!(first.session().await.hello.holding.is_empty());
+}
+
+/// Claims the shard of all tasks; the tasks that the worker says it holds.
+async fn claim(peer: &mut Peer, epoch: u64) -> Vec<TaskKey> {
+    let claims = [ShardClaim { shard: ShardId(1), epoch: Epoch(epoch) }];
+    peer.say(Said::Claim(claim_to(&claims))).await;
+    let Kind::Holding(holding) = peer.next().await else { panic!("a claim is answered first") };
+    assert_eq!(holding.shards, [1]);
+    holding.tasks.iter().map(|task| TaskKey::from_proto(Some(task)).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_task_goes_on_under_the_coordinator_that_claims_its_shard() {
+    let (options, begun) = asking();
+    let mut short = terms();
+    (short.heartbeat_ms, short.lease_ms) = (50, 400);
+    let mut first = Coordinator::start(short).await;
+    let mut second = Coordinator::start(terms()).await;
+    let worker = start(options, &[&first, &second]).await;
+    let (mut one, mut two) = (first.session().await, second.session().await);
+    assert_eq!(claim(&mut one, 5).await, []);
+    let under = |at, skill: &str| {
+        Said::Assignment(kapell_proto::v1::Assignment { epoch: 5, ..assignment(task(at), skill, &json!({})) })
+    };
+    one.say(under(0, "desk.nothing")).await;
+    one.output(task(0)).await;
+    one.say(under(1, "desk.work")).await;
+    requested(&mut one).await;
+
+    assert_eq!(claim(&mut two, 6).await, [task(0), task(1)]);
+    assert_eq!(two.output(task(0)).await, json!({"done": true}), "what has ended is reported again");
+    requested(&mut two).await;
+    // The first does not know yet.
+    one.say_all([under(2, "desk.work"), Said::Cancel(task(1).to_proto())]).await;
+    answer(&one, 1).await;
+    one.hears_nothing(Duration::from_millis(50)).await;
+    // It dies, and its lease with it.
+    one.fall_silent();
+    one.closed().await;
+    let mut one = first.session().await;
+    assert_eq!(one.hello.holding, []);
+    one.hears_nothing(Duration::from_millis(50)).await;
+
+    assert_eq!(worker.held().await, 2);
+    answer(&two, 1).await;
+    assert_eq!(two.output(task(1)).await, json!("answer"));
+    two.acknowledge(task(0)).await;
+    two.acknowledge(task(1)).await;
+    two.hears_nothing(Duration::from_millis(50)).await;
+    assert_eq!((worker.held().await, begun.load(Ordering::SeqCst)), (0, 1));
 }

@@ -230,6 +230,7 @@ pub(crate) fn assignment(task: TaskKey, skill: &str, input: &Value) -> Assignmen
         checkpoints: Vec::new(),
         timeout_ms: 60_000,
         traceparent: String::new(),
+        epoch: 0,
     }
 }
 

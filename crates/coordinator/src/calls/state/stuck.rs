@@ -57,9 +57,9 @@ impl CallState {
                 }
                 Some(_) => None,
             },
-            Place::Limbo if self.adoption_ends.is_none() => {
-                stuck("a connector may hold it since a restart, and nobody waits for that connector any more")
-            }
+            Place::Limbo if !self.shards.awaits(key.run.shard()) => stuck(
+                "a connector may hold it since its shard was loaded, and nobody waits for that connector any more",
+            ),
             Place::Settling(until) if until + OVERDUE_AFTER <= now => {
                 stuck("its time to take effect has passed, and nobody finds out whether it did")
             }

@@ -1,7 +1,7 @@
 use futures::StreamExt as _;
 use kapell_kernel::{Attempt, Dispatch, UnitId};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Name, RunId, ShardCount, ShardId, Timestamp};
+use kapell_model::{Epoch, Name, RunId, ShardCount, ShardId, Timestamp};
 use kapell_wire::DefinitionRecord;
 use tokio::sync::oneshot;
 
@@ -29,6 +29,8 @@ fn kinds(frame: Option<Result<v1::CoordinatorFrame, tonic::Status>>) -> Vec<&'st
     let kind = |message: v1::CoordinatorMessage| match message.kind {
         Some(Kind::Definitions(_)) => "definitions",
         Some(Kind::Assignment(_)) => "assignment",
+        Some(Kind::Claim(_)) => "claim",
+        Some(Kind::Disowned(_)) => "disowned",
         Some(
             Kind::Welcome(_)
             | Kind::ToolResult(_)
@@ -42,27 +44,36 @@ fn kinds(frame: Option<Result<v1::CoordinatorFrame, tonic::Status>>) -> Vec<&'st
     messages.into_iter().map(kind).collect()
 }
 
-#[tokio::test]
-async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under() {
-    let definitions = Arc::new(Definitions::default());
+async fn dispatcher(definitions: &Arc<Definitions>) -> ActorRef<DispatchMessage> {
     let args = DispatcherArguments {
         links: Arc::new(Links::new(ShardCount::default(), 16)),
         definitions: definitions.clone(),
         runtime: Runtime::system(),
         lease: Duration::from_secs(60),
     };
-    let (desk, _) = Actor::spawn(None, Dispatcher, args).await.unwrap();
-    let (to, mut from) = Outlet::new(8);
-    let intro = WorkerIntro {
+    Actor::spawn(None, Dispatcher, args).await.unwrap().0
+}
+
+fn intro(claims: bool, to: Outlet<v1::CoordinatorFrame>) -> WorkerIntro {
+    WorkerIntro {
         name: "w".to_owned(),
         instance: vec![1],
         capacity: 9,
         builtin: true,
         skills: vec![],
         holding: vec![],
+        claims,
         revision: 0,
         to,
-    };
+    }
+}
+
+#[tokio::test]
+async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under() {
+    let definitions = Arc::new(Definitions::default());
+    let desk = dispatcher(&definitions).await;
+    let (to, mut from) = Outlet::new(8);
+    let intro = intro(false, to);
     let (reply, joined) = oneshot::channel();
     desk.cast(DispatchMessage::Join(intro, reply)).unwrap();
     let session = joined.await.unwrap().session;
@@ -82,5 +93,29 @@ async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under
     definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
     desk.cast(DispatchMessage::Define(session)).unwrap();
     assert_eq!(kinds(from.next().await), ["definitions"], "also when nothing is assigned");
+    desk.stop(None);
+}
+
+#[tokio::test]
+async fn a_worker_hears_of_a_shard_before_its_tasks_and_of_its_leaving_after_them() {
+    let desk = dispatcher(&Arc::default()).await;
+    let (to, mut from) = Outlet::new(8);
+    let (reply, joined) = oneshot::channel();
+    desk.cast(DispatchMessage::Join(intro(true, to), reply)).unwrap();
+    let session = joined.await.unwrap().session;
+    assert_eq!(kinds(from.next().await), ["claim"]);
+    desk.cast(DispatchMessage::Own(ShardId(0), Epoch(6))).unwrap();
+    assert_eq!(kinds(from.next().await), ["claim"]);
+    desk.cast(submit(1)).unwrap();
+    assert_eq!(kinds(from.next().await), ["assignment"]);
+    let key =
+        TaskKey { run: RunId::new(ShardId(0), 1), unit: UnitId::step(StepIndex(0)), attempt: Attempt(1) };
+    desk.cast(DispatchMessage::Forget(vec![key])).unwrap();
+    desk.cast(DispatchMessage::Disown(ShardId(0))).unwrap();
+    assert_eq!(kinds(from.next().await), ["disowned"], "what was forgotten is not canceled");
+    // Late: the shard is somebody else's.
+    desk.cast(DispatchMessage::Holding(session, vec![key])).unwrap();
+    desk.cast(DispatchMessage::Own(ShardId(1), Epoch(7))).unwrap();
+    assert_eq!(kinds(from.next().await), ["claim"], "and nothing in between");
     desk.stop(None);
 }

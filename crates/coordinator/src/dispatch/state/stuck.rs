@@ -51,9 +51,9 @@ impl DispatchState {
                 }
                 Some(_) => None,
             },
-            Place::Limbo if self.adoption_ends.is_none() => {
-                stuck("a worker may hold it since a restart, and nobody waits for that worker any more")
-            }
+            Place::Limbo if !self.shards.awaits(key.run.shard()) => stuck(
+                "a worker may hold it since its shard was loaded, and nobody waits for that worker any more",
+            ),
             Place::Limbo => None,
         }
     }

@@ -1,11 +1,13 @@
 use kapell_kernel::{Attempt, UnitId};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, RunId, ShardId};
+use kapell_model::{Epoch, Json, RunId, ShardId};
 use serde_json::json;
 
 use super::*;
 use crate::dispatch::{OVERDUE_AFTER, RESTART, Stuck};
 use crate::session::Outlet;
+
+mod moves;
 
 const LEASE: Duration = Duration::from_secs(1);
 const A_MOMENT: Duration = Duration::from_millis(1);
@@ -36,6 +38,7 @@ fn intro(name: &str, instance: u8, capacity: u32, holding: &[u32]) -> WorkerIntr
         builtin: true,
         skills: vec![],
         holding: holding.iter().map(|run| task(*run)).collect(),
+        claims: false,
         revision: 0,
         to: Outlet::new(8).0,
     }
@@ -48,9 +51,11 @@ struct Desk {
 }
 
 impl Desk {
+    /// The shard of all tasks is here.
     fn new() -> Desk {
-        let now = Instant::now();
-        Desk { state: DispatchState::new(now, LEASE), now, in_force: Arc::default() }
+        let mut state = DispatchState::new(LEASE);
+        state.own(ShardClaim { shard: ShardId(0), epoch: Epoch(1) });
+        Desk { state, now: Instant::now(), in_force: Arc::default() }
     }
 
     fn submit(&mut self, run: u32, namespace: &str) {
@@ -89,6 +94,12 @@ impl Desk {
                 format!("assign {} to {}", number(&key), session.0)
             }
             Act::Cancel(session, key) => format!("cancel {} at {}", number(&key), session.0),
+            Act::Claim(session, claims) => {
+                let claims: Vec<String> =
+                    claims.iter().map(|claim| format!("{}@{}", claim.shard, claim.epoch)).collect();
+                format!("claim [{}] from {}", claims.join(", "), session.0)
+            }
+            Act::Disown(session, shard) => format!("disown {shard} to {}", session.0),
             Act::Fail(key, error) => format!("fail {}: {}", number(&key), error.class),
         };
         std::mem::take(&mut self.state.acts).into_iter().map(short).collect()
@@ -273,9 +284,9 @@ fn the_doctor_hears_of_tasks_that_cannot_move() {
     let session = desk.state.sessions.remove(&worker).unwrap();
     heard(&desk, "session of its worker is gone");
     desk.state.sessions.insert(worker, session);
-    let ends = desk.state.adoption_ends.take();
+    let shards = std::mem::take(&mut desk.state.shards);
     heard(&desk, "nobody waits for that worker");
-    desk.state.adoption_ends = ends;
+    desk.state.shards = shards;
     desk.state.queues.clear();
     heard(&desk, "in no queue");
 

@@ -102,7 +102,8 @@ impl Bench {
             | Output::Notify(..)
             | Output::Gather(_)
             | Output::Defined(_)
-            | Output::Project(_) => None,
+            | Output::Project(_)
+            | Output::Loaded(..) => None,
         };
         std::mem::take(&mut self.shard.outputs).into_iter().filter_map(short).collect()
     }
@@ -281,4 +282,18 @@ fn a_timer_fires_when_it_is_due_and_not_before() {
     assert_eq!(bench.shard.runs.len(), 1);
     bench.shard.fire(due, 10, &in_force);
     assert!(bench.shard.runs.is_empty(), "its only step was to sleep");
+}
+
+#[test]
+fn a_shard_says_that_it_is_here_after_everything_that_was_found_in_it() {
+    let mut bench = Bench::new();
+    bench.start(1, "work", None).unwrap();
+    (bench.shard.epoch, bench.shard.outputs) = (Epoch(6), vec![]);
+    bench.shard.drive_all(NOW, &bench.in_force);
+    let outputs = std::mem::take(&mut bench.shard.outputs);
+    assert!(
+        matches!(outputs.as_slice(), [Output::Dispatch(_), Output::Loaded(ShardId(0), Epoch(6))]),
+        "{} outputs",
+        outputs.len()
+    );
 }

@@ -5,6 +5,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::host::held::Counts;
+use crate::limits::HOLDING_TASKS_MAX;
+
+mod claims;
 
 const ONE: SessionNo = SessionNo(0);
 const TWO: SessionNo = SessionNo(1);
@@ -113,6 +116,7 @@ fn what_was_not_answered_is_said_again_in_order_after_the_hello() {
     let [hello, quarantine, draining, report, checkpoint, tool] = said.as_slice() else { panic!("{said:?}") };
     let Kind::Hello(hello) = hello else { panic!("{hello:?}") };
     assert_eq!(hello.holding, [key(1).to_proto(), key(2).to_proto(), key(3).to_proto()]);
+    assert_eq!(hello.features, [FEATURE]);
     assert!(
         matches!(quarantine, Kind::Quarantine(Quarantine { specialist, .. }) if specialist == "retail/clerk")
     );
@@ -186,12 +190,14 @@ fn a_lost_lease_stops_what_runs_for_that_coordinator_and_keeps_reports() {
 }
 
 #[test]
-fn a_canceled_task_is_forgotten_and_stopped() {
+fn a_canceled_task_is_forgotten_and_stopped_and_one_that_has_ended_waits_for_its_acknowledgement() {
     let mut state = state(10);
     (1..=2).for_each(|at| drop(assign(&mut state, ONE, at)));
     end(&mut state, 1, Ok("1".into()));
     assert_eq!(say(&mut state, ONE, Said::Cancel(key(2).to_proto())).stop, [(SpecialistNo(0), key(2))]);
     assert!(say(&mut state, ONE, Said::Cancel(key(1).to_proto())).stop.is_empty(), "it ended before");
+    assert_eq!(state.held(), 1);
+    say(&mut state, ONE, Said::ReportAck(key(1).to_proto()));
     assert_eq!(state.held(), 0);
 }
 
