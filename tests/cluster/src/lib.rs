@@ -4,6 +4,7 @@
 //! deployment or as a crash would. Never: stands in for etcd or for the wire. The journal is the local one, held by all
 //! nodes of this process: what fences a stale owner is the same code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::SqliteLedger;
-use kapell_model::{Name, ShardCount};
+use kapell_model::{Name, ShardCount, ShardId};
 use kapell_runtime::Runtime;
 use kapell_tests_servers::Etcd;
 use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
@@ -30,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Site {
     etcd: Etcd,
     stores: Stores,
+    lease: Duration,
     _folder: tempfile::TempDir,
 }
 
@@ -46,7 +48,13 @@ impl Site {
             ledger: Arc::new(SqliteLedger::in_memory().unwrap()),
             cluster: cluster(&etcd, &Runtime::system()),
         };
-        Some(Site { etcd, stores, _folder: folder })
+        Some(Site { etcd, stores, lease: Duration::from_secs(1), _folder: folder })
+    }
+
+    /// After so much silence of a worker or connector its work is given to others; a second, unless this says so.
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Site {
+        Site { lease, ..self }
     }
 
     /// A node that has joined, with the shards that it gets at first.
@@ -57,7 +65,7 @@ impl Site {
             node: NodeName::new(name).unwrap(),
             shards: ShardCount::new(SHARDS).unwrap(),
             heartbeat: Duration::from_millis(200),
-            lease: Duration::from_secs(1),
+            lease: self.lease,
             ..CoordinatorOptions::default()
         };
         let stores = Stores { cluster: cluster(&self.etcd, &runtime), ..self.stores.clone() };
@@ -114,6 +122,13 @@ impl Node {
         }
     }
 
+    /// The shards that a node owns, as this one knows it.
+    pub async fn shards_of(&self, node: &Node) -> BTreeSet<ShardId> {
+        let known = self.client.admin().cluster().await.unwrap();
+        let of = known.shards.iter().filter(|shard| shard.node == node.name);
+        of.map(|shard| ShardId(u16::try_from(shard.shard).unwrap())).collect()
+    }
+
     /// Applies definitions here.
     pub async fn apply(&self, text: &str) {
         let file = v1::SourceFile { name: "all.yaml".to_owned(), text: text.to_owned() };
@@ -132,12 +147,17 @@ impl Node {
         }
     }
 
-    /// Starts a run here; its shard follows from the key.
+    /// Starts a run here, once for each key; its shard follows from the key.
     pub async fn start(&self, workflow: &str, key: u32) -> String {
+        self.start_again(workflow, key, 0).await
+    }
+
+    /// Starts another run of the key here.
+    pub async fn start_again(&self, workflow: &str, key: u32, no: u32) -> String {
         let request = v1::StartRunRequest {
             workflow: workflow.to_owned(),
             input: format!("{{\"key\":\"k{key}\"}}"),
-            request_id: format!("{workflow}-{key}"),
+            request_id: format!("{workflow}-{key}-{no}"),
             ..v1::StartRunRequest::default()
         };
         self.client.runs().start(request).await.unwrap().run
@@ -175,9 +195,19 @@ impl Node {
     }
 }
 
+/// The shard of the runs with a key.
+#[must_use]
+pub fn shard_of(key: u32) -> ShardId {
+    ShardCount::new(SHARDS).unwrap().of_key(&Name::default_namespace(), &format!("k{key}"))
+}
+
 /// A worker of several nodes.
 pub async fn worker(nodes: &[&Node]) -> WorkerHandle {
-    let mut options = WorkerOptions::new("worker");
+    worker_with(WorkerOptions::new("worker"), nodes).await
+}
+
+/// A worker of several nodes with agents of its own.
+pub async fn worker_with(mut options: WorkerOptions, nodes: &[&Node]) -> WorkerHandle {
     options.coordinators = nodes.iter().map(|node| node.address.clone()).collect();
     Worker::start(options, Runtime::system()).await.unwrap()
 }

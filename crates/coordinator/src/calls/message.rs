@@ -52,7 +52,6 @@ pub(crate) enum CallMessage {
     /// The shard is here. Comes after the calls that were found in its journal.
     Own(ShardId, Epoch),
     /// The shard left, and its actor has stopped. Its calls are forgotten; the connectors go on.
-    #[allow(dead_code, reason = "said by whoever moves shards between coordinators")]
     Disown(ShardId),
     /// A connector answered a claim.
     Holding(SessionId, Vec<CallKey>),

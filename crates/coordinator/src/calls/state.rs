@@ -151,10 +151,10 @@ impl CallState {
         }
     }
 
-    /// Whether the call's shard has left, and its next owner drives it. What was found by loading the shard comes before
-    /// the word that it is here again.
+    /// Whether the call's shard has left, and its next owner drives it. Only what was found by loading a shard comes
+    /// before the word that it is here.
     fn comes_late(&self, key: &CallKey, origin: Origin) -> bool {
-        self.shards.has_left(key.run.shard()) && origin == Origin::New
+        origin == Origin::New && !self.shards.is_here(key.run.shard())
     }
 
     /// Begins to find out, by the means that the tool declares.

@@ -47,7 +47,6 @@ pub(crate) enum DispatchMessage {
     /// answer with is unknown. A shard that is loaded anew says so again, under its new epoch.
     Own(ShardId, Epoch),
     /// The shard left, and its actor has stopped. Its tasks are forgotten without a word to their workers, who go on.
-    #[allow(dead_code, reason = "said by whoever moves shards between coordinators")]
     Disown(ShardId),
     /// A worker answered a claim.
     Holding(SessionId, Vec<TaskKey>),

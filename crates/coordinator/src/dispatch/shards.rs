@@ -12,28 +12,19 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Shards {
     owned: BTreeMap<ShardId, Epoch>,
-    /// Those that left, with the epoch under which they were here last.
-    left: BTreeMap<ShardId, Epoch>,
     /// Until when somebody may come with what was found in the journal.
     adoption: BTreeMap<ShardId, Instant>,
 }
 
 impl Shards {
-    /// The shard is here; false: that is old news, it has left since.
-    pub(crate) fn own(&mut self, claim: ShardClaim) -> bool {
-        if self.left.get(&claim.shard).is_some_and(|last| claim.epoch <= *last) {
-            return false;
-        }
-        self.left.remove(&claim.shard);
+    /// The shard is here.
+    pub(crate) fn own(&mut self, claim: ShardClaim) {
         self.owned.insert(claim.shard, claim.epoch);
-        true
     }
 
     /// The shard is not here any more.
     pub(crate) fn disown(&mut self, shard: ShardId) {
-        let last = self.owned.remove(&shard).unwrap_or(Epoch(0));
-        let known = self.left.entry(shard).or_insert(last);
-        *known = last.max(*known);
+        self.owned.remove(&shard);
         self.adoption.remove(&shard);
     }
 
@@ -42,12 +33,7 @@ impl Shards {
         self.owned.contains_key(&shard)
     }
 
-    /// Whether it was here and left: what is still said in its name came too late.
-    pub(crate) fn has_left(&self, shard: ShardId) -> bool {
-        self.left.contains_key(&shard)
-    }
-
-    /// As it is sent with what is handed out; 0: nobody said that it is here.
+    /// As it is sent with what is handed out.
     pub(crate) fn epoch(&self, shard: ShardId) -> u64 {
         self.owned.get(&shard).map_or(0, |epoch| epoch.0)
     }

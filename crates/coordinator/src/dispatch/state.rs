@@ -104,8 +104,9 @@ impl DispatchState {
             // The shard was reloaded and drives its orders again; this one is being driven.
             return;
         }
-        if self.shards.has_left(shard) && order.origin == Origin::New {
-            // Its next owner drives it. What was found by loading the shard comes before the word that it is here again.
+        if order.origin == Origin::New && !self.shards.is_here(shard) {
+            // The shard left, and its next owner drives it. Only what was found by loading a shard comes before the word
+            // that it is here.
             return;
         }
         let task = Task { namespace: order.namespace, work: order.work, place: Place::Limbo, since: now };

@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 use super::message::{LoadFailure, PlacementMessage, SessionNo};
 use super::state::{Act, Death, Placement, Route};
 use crate::answer::answer;
-use crate::calls::{CallDesk, CallDeskArguments};
+use crate::calls::{CallDesk, CallDeskArguments, CallMessage};
 use crate::definitions::Definitions;
-use crate::dispatch::{Dispatcher, DispatcherArguments};
+use crate::dispatch::{DispatchMessage, Dispatcher, DispatcherArguments};
 use crate::links::Links;
 use crate::options::CoordinatorOptions;
 use crate::peer::Peers;
@@ -260,6 +260,10 @@ impl Supervised {
                 Some(actor) => actor.kill(),
                 None => self.placement.gone(shard, epoch),
             },
+            Act::Disown(shard) => {
+                self.args.links.tell_dispatch(DispatchMessage::Disown(shard));
+                self.args.links.tell_calls(CallMessage::Disown(shard));
+            }
             Act::Release(shard, epoch) => self.release(shard, epoch),
             Act::Route(shard, route) => self.route(shard, route),
         }

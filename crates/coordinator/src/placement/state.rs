@@ -25,6 +25,8 @@ pub(crate) enum Act {
     LoadLater(ShardId, Epoch),
     /// End the shard at once: it is not ours any more.
     Drop(ShardId, Epoch),
+    /// Tell the desks that the shard is not here any more.
+    Disown(ShardId),
     /// Tell the cluster that the shard is free.
     Release(ShardId, Epoch),
     /// Send requests of the shard there.
@@ -216,6 +218,7 @@ impl Placement {
         let is_ours = stage == Stage::Loading(epoch) || stage == Stage::Held(epoch);
         let is_given_up = why == Death::Fenced || !self.is_wanted(shard);
         if stage == Stage::Leaving(epoch) || (is_ours && is_given_up) {
+            self.acts.push(Act::Disown(shard));
             self.free(shard, epoch);
         } else if is_ours {
             self.set(shard, Stage::Loading(epoch));
@@ -238,8 +241,11 @@ impl Placement {
     pub(crate) fn gone(&mut self, shard: ShardId, epoch: Epoch) {
         let stage = self.stage(shard);
         if stage == Stage::Leaving(epoch) {
+            // Before it is free: workers hear that it left before they hear whose it is.
+            self.acts.push(Act::Disown(shard));
             self.free(shard, epoch);
         } else if stage == Stage::LoadingInVain(epoch) || stage == Stage::Dropping(epoch) {
+            self.acts.push(Act::Disown(shard));
             self.set(shard, Stage::Away);
             self.reconcile_one(shard);
         }

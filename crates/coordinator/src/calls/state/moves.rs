@@ -12,9 +12,7 @@ impl CallState {
     /// The shard is here, and what was found in its journal was given to this desk: every connector is asked what it
     /// holds.
     pub(in crate::calls) fn own(&mut self, claim: ShardClaim) {
-        if !self.shards.own(claim) {
-            return;
-        }
+        self.shards.own(claim);
         let told = self.sessions.iter().filter(|(_, session)| session.claims && session.to.is_some());
         self.acts.extend(told.map(|(id, _)| Act::Claim(*id, vec![claim])));
     }

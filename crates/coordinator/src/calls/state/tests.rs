@@ -1,7 +1,7 @@
 use kapell_kernel::{Attempt, CallNo};
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::StepIndex;
-use kapell_model::{RunId, ShardId, Timestamp};
+use kapell_model::{Epoch, RunId, ShardId, Timestamp};
 
 use super::*;
 use crate::dispatch::{Grip, OVERDUE_AFTER};
@@ -12,6 +12,13 @@ mod moves;
 const LEASE: Duration = Duration::from_secs(1);
 /// Of every tool.
 const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The shard of all calls is here.
+fn desk() -> CallState {
+    let mut desk = CallState::new(LEASE);
+    desk.own(ShardClaim { shard: ShardId(0), epoch: Epoch(1) });
+    desk
+}
 
 /// A bank whose postings can be found out about, may be repeated, or neither.
 fn bank() -> Arc<InForce> {
@@ -118,7 +125,7 @@ fn lost(desk: &mut CallState, now: Instant, in_force: &InForce) -> (SessionId, I
 #[test]
 fn a_call_waits_for_a_connector_and_is_not_dropped() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.make(now, order(Origin::New), &InForce::default());
     assert!(desk.acts.is_empty(), "nobody is there to make it");
     join(&mut desk, now);
@@ -128,7 +135,7 @@ fn a_call_waits_for_a_connector_and_is_not_dropped() {
 #[test]
 fn a_recovered_call_is_never_made_again_however_late_it_was_found() {
     let begun = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let late = begun + LEASE * 5;
     desk.tick(late, &InForce::default());
     join(&mut desk, late);
@@ -141,7 +148,7 @@ fn a_recovered_call_is_never_made_again_however_late_it_was_found() {
 #[test]
 fn a_late_report_of_a_call_does_not_stop_the_finding_out() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let (session, late) = lost(&mut desk, now, &in_force);
     desk.made(late, session, key());
     let settled = late + TIMEOUT * 2;
@@ -167,7 +174,7 @@ fn a_late_report_of_a_call_does_not_stop_the_finding_out() {
 #[test]
 fn nothing_is_asked_before_what_was_sent_has_had_its_time() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let (_, late) = lost(&mut desk, now, &in_force);
     let other = join_as(&mut desk, late, 2, vec![]);
     desk.tick(late + TIMEOUT * 2 - Duration::from_millis(1), &in_force);
@@ -180,7 +187,7 @@ fn nothing_is_asked_before_what_was_sent_has_had_its_time() {
 #[test]
 fn a_tool_says_how_a_lost_answer_is_cleared_up() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.find_out(now, order_of("bank/natural"), &in_force);
     desk.find_out(now, order_of("bank/blind"), &in_force);
     desk.find_out(now, order_of("bank/gone"), &in_force);
@@ -198,7 +205,7 @@ fn a_tool_says_how_a_lost_answer_is_cleared_up() {
 #[test]
 fn a_call_whose_run_was_told_is_not_made_again_when_its_shard_is_loaded_anew() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.make(now, order(Origin::New), &InForce::default());
     let session = join_as(&mut desk, now, 1, vec![]);
     desk.made(now, session, key());
@@ -213,7 +220,7 @@ fn a_call_whose_run_was_told_is_not_made_again_when_its_shard_is_loaded_anew() {
 #[test]
 fn a_connector_takes_no_more_than_it_has_room_for() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let mut second = order(Origin::New);
     second.run = RunId::new(ShardId(0), 8);
     desk.make(now, order(Origin::New), &InForce::default());
@@ -228,7 +235,7 @@ fn a_connector_takes_no_more_than_it_has_room_for() {
 #[test]
 fn a_connector_that_comes_back_keeps_what_it_holds_and_gets_what_it_never_got() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.make(now, order(Origin::New), &InForce::default());
     let first = join_as(&mut desk, now, 1, vec![]);
     desk.left(now, first);
@@ -243,7 +250,7 @@ fn a_connector_that_comes_back_keeps_what_it_holds_and_gets_what_it_never_got() 
 #[test]
 fn a_recovered_call_that_a_connector_holds_is_left_to_it() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.make(now, order(Origin::Recovered), &InForce::default());
     let session = join_as(&mut desk, now, 1, vec![key()]);
     desk.heard(now + LEASE, session);
@@ -254,7 +261,7 @@ fn a_recovered_call_that_a_connector_holds_is_left_to_it() {
 #[test]
 fn a_read_that_nobody_answers_ends_in_time() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let task = kapell_wire::task::TaskKey { run: key().run, unit: key().unit, attempt: Attempt(1) };
     let read = Read {
         task,
@@ -280,7 +287,7 @@ fn a_read_that_nobody_answers_ends_in_time() {
 #[test]
 fn reads_that_tasks_wait_for_have_a_limit() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let task = kapell_wire::task::TaskKey { run: key().run, unit: key().unit, attempt: Attempt(1) };
     let read = |no: usize| Read {
         task,
@@ -312,7 +319,7 @@ fn stuck(desk: &CallState, now: Instant) -> String {
 #[test]
 fn the_doctor_hears_of_calls_that_cannot_move() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     assert_eq!(desk.stuck(now, &[key()])[0].grip, Grip::Unknown);
     desk.make(now, order(Origin::New), &in_force);
     assert_eq!(stuck(&desk, now), "");
@@ -336,7 +343,7 @@ fn the_doctor_hears_of_calls_that_cannot_move() {
 #[test]
 fn the_doctor_hears_of_a_finding_out_that_nobody_does() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let (_, late) = lost(&mut desk, now, &in_force);
     let settled = late + TIMEOUT * 2;
     assert_eq!(stuck(&desk, settled), "");
@@ -351,7 +358,7 @@ fn the_doctor_hears_of_a_finding_out_that_nobody_does() {
 #[test]
 fn the_doctor_hears_of_a_recovered_call_that_nobody_waits_for() {
     let now = Instant::now();
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     desk.make(now, order(Origin::Recovered), &InForce::default());
     assert_eq!(stuck(&desk, now), "");
     desk.shards = Shards::default();

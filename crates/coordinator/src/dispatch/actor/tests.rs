@@ -75,6 +75,7 @@ async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under
     let (to, mut from) = Outlet::new(8);
     let intro = intro(false, to);
     let (reply, joined) = oneshot::channel();
+    desk.cast(DispatchMessage::Own(ShardId(0), Epoch(1))).unwrap();
     desk.cast(DispatchMessage::Join(intro, reply)).unwrap();
     let session = joined.await.unwrap().session;
 

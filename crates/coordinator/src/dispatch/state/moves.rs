@@ -11,9 +11,7 @@ use crate::dispatch::SessionId;
 impl DispatchState {
     /// The shard is here, and what was found in its journal was submitted: every worker is asked what it holds.
     pub(in crate::dispatch) fn own(&mut self, claim: ShardClaim) {
-        if !self.shards.own(claim) {
-            return;
-        }
+        self.shards.own(claim);
         let told = self.sessions.iter().filter(|(_, session)| session.claims && session.to.is_some());
         self.acts.extend(told.map(|(id, _)| Act::Claim(*id, vec![claim])));
     }

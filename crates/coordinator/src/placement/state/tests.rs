@@ -40,7 +40,7 @@ impl Bench {
     /// What is wanted for one shard.
     fn acts(&mut self, shard: ShardId) -> Vec<Act> {
         let of = |act: &Act| match act {
-            Act::Acquire(of) | Act::AcquireLater(of) | Act::Route(of, _) => *of,
+            Act::Acquire(of) | Act::AcquireLater(of) | Act::Disown(of) | Act::Route(of, _) => *of,
             Act::Load(of, _)
             | Act::LoadLater(of, _)
             | Act::HandOver(of, _)
@@ -66,6 +66,12 @@ impl Bench {
         assert_eq!(bench.acts(mine), []);
         bench
     }
+}
+
+/// What is done when a shard's actor is gone and the shard is to go too: workers hear that it left before others can have
+/// it.
+fn freed(shard: ShardId) -> [Act; 3] {
+    [Act::Disown(shard), Act::Route(shard, Route::Nowhere), Act::Release(shard, Epoch(7))]
 }
 
 #[test]
@@ -111,7 +117,7 @@ fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     bench.placement.gone(mine, Epoch(6));
     assert_eq!(bench.acts(mine), [], "an older actor says nothing about this one");
     bench.placement.gone(mine, Epoch(7));
-    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+    assert_eq!(bench.acts(mine), freed(mine));
     bench.placement.released(mine);
     assert_eq!(bench.acts(mine), []);
     assert!(bench.placement.is_empty());
@@ -126,7 +132,7 @@ fn a_shard_that_dies_is_loaded_again_under_its_epoch_and_one_that_is_fenced_is_g
     bench.placement.load_again(mine, Epoch(7));
     assert_eq!(bench.acts(mine), [Act::Load(mine, Epoch(7))]);
     bench.placement.died(mine, Epoch(7), Death::Fenced);
-    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+    assert_eq!(bench.acts(mine), freed(mine));
     bench.placement.released(mine);
     assert_eq!(bench.acts(mine), [Act::Acquire(mine)], "by preference it is still ours");
 }
@@ -140,7 +146,7 @@ fn a_shard_that_cannot_be_loaded_does_not_keep_the_node_from_leaving() {
     bench.placement.leave();
     bench.placement.acts();
     bench.placement.died(mine, Epoch(7), Death::Failed);
-    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Nowhere), Act::Release(mine, Epoch(7))]);
+    assert_eq!(bench.acts(mine), freed(mine));
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn a_lost_session_ends_every_shard_and_the_next_one_waits_until_its_actor_is_gon
     bench.placement.joined(members(&["a"]), Owners::new());
     assert_eq!(bench.acts(mine), [], "two actors of one shard would share its mailbox");
     bench.placement.gone(mine, Epoch(7));
-    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    assert_eq!(bench.acts(mine), [Act::Disown(mine), Act::Acquire(mine)]);
 }
 
 #[test]
@@ -167,7 +173,7 @@ fn a_shard_that_was_lost_while_it_was_loading_is_ended_when_it_has_loaded() {
     bench.placement.loaded(mine, Epoch(7));
     assert_eq!(bench.acts(mine), [Act::Drop(mine, Epoch(7))]);
     bench.placement.gone(mine, Epoch(7));
-    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    assert_eq!(bench.acts(mine), [Act::Disown(mine), Act::Acquire(mine)]);
     bench.placement.acquired(mine, Epoch(9));
     assert_eq!(bench.acts(mine), [Act::Route(mine, Route::Here), Act::Load(mine, Epoch(9))]);
 }

@@ -1,6 +1,4 @@
 //! Shards that come and go with their calls.
-use kapell_model::Epoch;
-
 use super::*;
 
 fn claim(epoch: u64) -> ShardClaim {
@@ -84,11 +82,13 @@ fn a_shard_that_leaves_takes_its_calls_along_and_frees_their_room() {
     (1..=2).for_each(|run| desk.make(now, of(run), &in_force));
     assert_eq!(acts(&mut desk).len(), 1, "the second waits");
     desk.disown(ShardId(0));
+    desk.own(ShardClaim { shard: ShardId(1), epoch: Epoch(3) });
+    acts(&mut desk);
     let other = WorkOrder { run: RunId::new(ShardId(1), 1), ..of(1) };
     desk.make(now, other, &in_force);
     let sent = acts(&mut desk);
     let [Act::Send(_, sent)] = sent.as_slice() else { panic!("{sent:?}") };
-    assert_eq!(sent.epoch, 0, "it is the other shard's");
+    assert_eq!(sent.epoch, 3, "it is the other shard's");
     assert!(desk.calls.len() == 1 && desk.queue.is_empty());
     desk.make(now, of(3), &in_force);
     desk.find_out(now, of(4), &in_force);
@@ -104,7 +104,7 @@ fn a_shard_that_leaves_takes_its_calls_along_and_frees_their_room() {
 #[test]
 fn the_end_of_a_call_whose_shard_left_is_told_to_nobody_here() {
     let (now, in_force) = (Instant::now(), bank());
-    let mut desk = CallState::new(LEASE);
+    let mut desk = desk();
     let old = join_as(&mut desk, now, 1, vec![]);
     desk.make(now, order(Origin::New), &in_force);
     acts(&mut desk);
@@ -113,7 +113,7 @@ fn the_end_of_a_call_whose_shard_left_is_told_to_nobody_here() {
     desk.tick(now + LEASE, &in_force);
     assert!(desk.acts.is_empty(), "{:?}", desk.acts);
 
-    let mut desk = CallState::new(LEASE);
+    let mut desk = super::desk();
     let (_, late) = lost(&mut desk, now, &in_force);
     let settled = late + TIMEOUT * 2;
     let session = join_as(&mut desk, settled, 2, vec![]);
