@@ -117,9 +117,8 @@ impl HeldTasks {
                 (held.home, held.room_of) = (to, None);
                 count(&mut self.counts, held, Change::More);
             }
-            match retell {
-                Retell::Nothing if !moved => {}
-                Retell::Unanswered | Retell::Nothing => held.tell(&mut told),
+            if moved || retell == Retell::Unanswered {
+                held.tell(&mut told);
             }
         }
         told

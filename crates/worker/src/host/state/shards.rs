@@ -31,10 +31,9 @@ impl State {
                     tracing::debug!(%shard, %epoch, "a coordinator claims a shard that it has lost");
                     continue;
                 }
+                Claimed::New if !first => Retell::Unanswered,
                 // What was said since the hello came after these shards: it was heard.
-                Claimed::New if first => Retell::Nothing,
-                Claimed::Known => Retell::Nothing,
-                Claimed::New => Retell::Unanswered,
+                Claimed::New | Claimed::Known => Retell::Nothing,
             };
             told.extend(self.tasks.rehome(shard, from, retell));
             shards.push(shard);
