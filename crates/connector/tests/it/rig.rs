@@ -104,6 +104,7 @@ pub(crate) fn call_order(no: u32, tool: &str, args: &Value) -> v1::CallOrder {
         key: format!("run/step/{no}"),
         begin_within_ms: 10_000,
         mode: v1::CallMode::Call.into(),
+        epoch: 0,
     }
 }
 
