@@ -27,7 +27,7 @@ spec:
 apiVersion: kapell.dev/v1
 kind: Connection
 metadata: { name: bank }
-spec: { connector: bank, endpoint: "http://bank.example" }
+spec: { connector: bank, endpoint: "http://bank.example", limits: { concurrency: 48 } }
 ---
 apiVersion: kapell.dev/v1
 kind: Specialist
@@ -95,7 +95,9 @@ impl Gate {
     }
 
     async fn has_begun(&self, count: u32) {
+        let since = Instant::now();
         while self.begun() < count as usize {
+            assert!(since.elapsed() < LEASE * 5, "only {} have begun", self.begun());
             // why: nothing tells that an agent or a call has begun
             sleep(Duration::from_millis(20)).await;
         }
