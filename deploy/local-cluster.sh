@@ -91,7 +91,8 @@ end() {
     local ours at
     ours=("${!pids[@]}")
     for ((at = ${#ours[@]} - 1; at >= 0; at--)); do
-        kill -TERM "${pids[ours[at]]}" 2>/dev/null && wait "${pids[ours[at]]}" 2>/dev/null
+        kill -TERM "${pids[ours[at]]}" 2>/dev/null || continue
+        wait "${pids[ours[at]]}" 2>/dev/null || true
     done
     [ -z "$temporary" ] || rm -rf "$temporary"
 }
@@ -151,9 +152,16 @@ for ((at = 0; at < nodes; at++)); do
     start "coordinator-$((at + 1))" "$kapell" coordinator --listen "$address" --node "node-$((at + 1))" \
         --etcd "127.0.0.1:$etcd_port" --postgres "postgres://kapell@127.0.0.1:$sql_port/postgres"
 done
-for address in ${addresses//,/ }; do
-    wait_for "the coordinator at $address" "$kapell" cluster status --address "$address"
-done
+
+# Every one of them knows all others, and every shard has an owner.
+is_whole() {
+    local address status
+    for address in ${addresses//,/ }; do
+        status=$("$kapell" cluster status --address "$address") || return 1
+        [ "$(grep -c '^node-' <<<"$status")" = "$nodes" ] || return 1
+    done
+}
+wait_for "the cluster" is_whole
 
 echo "The cluster is ready; its logs and process ids are in $data. Interrupt to end it. In another terminal:"
 echo "  kapell cluster status --address ${addresses%%,*}"

@@ -1,8 +1,8 @@
 //! Several coordinators over a real etcd and PostgreSQL, started as the documents say.
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,6 +19,8 @@ const FIRST_PORT: u16 = 32_000;
 /// The script of `deploy/`, and all that it has started. Interrupted at the end.
 struct Cluster {
     script: Child,
+    /// What it says has somewhere to go.
+    _said: Lines<BufReader<ChildStdout>>,
     folder: TempDir,
     addresses: Vec<String>,
 }
@@ -43,7 +45,7 @@ impl Cluster {
         let is_ready = said.next().is_some_and(|line| line.unwrap().contains("The cluster is ready"));
         if is_ready {
             let addresses = (port..port + NODES).map(|port| format!("127.0.0.1:{port}")).collect();
-            return Some(Cluster { script, folder, addresses });
+            return Some(Cluster { script, _said: said, folder, addresses });
         }
         let why = String::from_utf8(script.wait_with_output().unwrap().stderr).unwrap();
         assert!(why.contains("is not here"), "{why}");
@@ -58,6 +60,7 @@ impl Cluster {
     /// How many members one of them knows, and whether every shard has an owner among them.
     fn members(&self, at: usize) -> (usize, bool) {
         let said = self.kapell(at, &["cluster", "status", "-o", "json"]);
+        assert!(!said.stdout.is_empty(), "node {at}: {}", said.stderr);
         let status: Value = serde_json::from_str(&said.stdout).unwrap();
         let members = status["members"].as_array().unwrap();
         let is_owned = |shard: &Value| members.iter().any(|member| member["node"] == shard["node"]);
@@ -86,9 +89,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.script.try_wait().unwrap().is_none() {
-            self.interrupt();
-        }
+        // It ends what it has started, also when the test has failed.
+        signal("-INT", &self.script.id().to_string());
+        drop(self.script.wait());
     }
 }
 
