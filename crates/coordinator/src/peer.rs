@@ -39,10 +39,15 @@ pub(crate) struct Peers {
 #[derive(Default)]
 struct Ways {
     routes: BTreeMap<ShardId, Route>,
-    /// By address.
-    links: BTreeMap<String, Arc<Link>>,
+    /// By who is asked where: another node may have taken over an address.
+    links: BTreeMap<(NodeName, String), Arc<Link>>,
     /// By address, for requests that are passed on whole.
     channels: BTreeMap<String, Channel>,
+}
+
+/// Which link goes to an owner.
+fn reached(owner: &Owner) -> (NodeName, String) {
+    (owner.node.clone(), owner.address.clone())
 }
 
 impl Peers {
@@ -67,18 +72,18 @@ impl Peers {
             // The shard's actor serves it once it is loaded.
             Route::Here | Route::Nowhere => mailbox.hold(),
             Route::To(owner) => {
-                let link = ways.links.entry(owner.address.clone()).or_insert_with(|| self.dial(owner));
+                let link = ways.links.entry(reached(owner)).or_insert_with(|| self.dial(owner));
                 link.take_on(shard, mailbox.clone());
             }
         }
         let before = ways.routes.insert(shard, route);
         if let Some(Route::To(before)) = before
-            && !matches!(ways.routes.get(&shard), Some(Route::To(now)) if now.address == before.address)
-            && let Some(link) = ways.links.get(&before.address)
+            && !matches!(ways.routes.get(&shard), Some(Route::To(now)) if reached(now) == reached(&before))
+            && let Some(link) = ways.links.get(&reached(&before))
             && link.let_go(shard) == 0
         {
             link.stop();
-            ways.links.remove(&before.address);
+            ways.links.remove(&reached(&before));
         }
     }
 
@@ -120,5 +125,32 @@ impl Peers {
             Route::To(owner) => Some(owner.clone()),
             Route::Here | Route::Nowhere => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kapell_model::{Epoch, ShardCount};
+
+    use super::*;
+
+    /// Node `name` at the one address that there is.
+    fn owned_by(name: &str) -> Route {
+        let node = NodeName::new(name).unwrap();
+        Route::To(Owner { node, address: "10.0.0.1:7700".to_owned(), epoch: Epoch(1) })
+    }
+
+    #[tokio::test]
+    async fn a_node_that_takes_over_an_address_is_asked_as_itself() {
+        let links = Arc::new(Links::new(ShardCount::default(), 8));
+        let options = CoordinatorOptions::default();
+        let peers = Peers::new(&options, links, Arc::default(), Runtime::system());
+        let asked = || peers.lock().links.keys().map(|(node, _)| node.to_string()).collect::<Vec<_>>();
+        peers.route(ShardId(1), owned_by("old"));
+        peers.route(ShardId(2), owned_by("old"));
+        peers.route(ShardId(1), owned_by("new"));
+        assert_eq!(asked(), ["new", "old"]);
+        peers.route(ShardId(2), owned_by("new"));
+        assert_eq!(asked(), ["new"], "nobody is left to be asked under the old name");
     }
 }

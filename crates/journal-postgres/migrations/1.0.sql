@@ -2,6 +2,8 @@
 CREATE TABLE kapell_journal.store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     id uuid NOT NULL,
+    -- How many there are, from the beginning: the shard of a run follows from its key.
+    shards integer NOT NULL,
     place integer NOT NULL,
     databases integer NOT NULL,
     -- All databases of the store have their row.

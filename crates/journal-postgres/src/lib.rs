@@ -29,7 +29,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kapell_journal::{
     AcquireError, Acquired, AppendDone, AppendError, Batch, Journal, Placed, ReadError, RunImage,
 };
-use kapell_model::{Epoch, RunId, Seq, ShardId};
+use kapell_model::{Epoch, RunId, Seq, ShardCount, ShardId};
 
 pub use open::OpenError;
 pub use options::{Fsync, Options};
@@ -47,6 +47,7 @@ use writer::{Writers, refusal};
 /// See the crate. Dropped, its jobs finish what is queued and end.
 pub struct PostgresJournal {
     places: Vec<Place>,
+    shards: ShardCount,
     retry_after: Duration,
 }
 
@@ -66,6 +67,12 @@ impl PostgresJournal {
     pub fn connections(options: &Options) -> usize {
         // One for what is seldom done about segments.
         options.writers.max(1) + options.readers.max(1) + options.keepers.max(1) + 1
+    }
+
+    /// How many shards the store was made with.
+    #[must_use]
+    pub fn shards(&self) -> ShardCount {
+        self.shards
     }
 
     fn place(&self, shard: ShardId) -> &Place {

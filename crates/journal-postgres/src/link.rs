@@ -5,9 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_postgres::{Connection, Session};
+use kapell_postgres::{Leash, Session, describe, leash};
 use kapell_runtime::{Job, OnDeath};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Statement};
 
@@ -18,8 +17,6 @@ use crate::value::RunKey;
 
 /// Carries one connection's bytes; the link that uses it notices its death.
 const CONNECTION: Job = Job { name: "journal-connection", on_panic: OnDeath::Log };
-/// Time for a farewell to a server that may not listen any more.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Settings of every session. Each statement finds its rows by an index, so statistics that are out of date must not
 /// talk the planner into reading a whole table. What a node leaves behind that is cut off ends before another one has
@@ -41,17 +38,20 @@ pub(crate) struct Open {
     pub(crate) client: Client,
     /// The insert that was prepared last, and for which segment.
     pub(crate) insert: Option<(i32, Statement)>,
-    /// Dropped, it ends the connection, also one whose server does not answer any more.
-    _end: oneshot::Sender<()>,
+    _leash: Leash,
 }
 
 impl Open {
     /// A connection of which nothing is known yet.
     pub(crate) async fn raw(database: &Database) -> Result<Open, Trouble> {
         let (client, connection) = database.target.connect().await?;
-        let (end, ended) = oneshot::channel();
-        database.jobs.spawn(CONNECTION, carry(connection, ended));
-        Ok(Open { client, insert: None, _end: end })
+        let (leash, connection) = leash(connection);
+        database.jobs.spawn(CONNECTION, async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = describe(&error), "a connection of the journal ended");
+            }
+        });
+        Ok(Open { client, insert: None, _leash: leash })
     }
 
     /// Makes sure that what is answered is on disk.
@@ -93,16 +93,6 @@ impl Open {
         }
         let place = &database.target;
         Err(Trouble::Unfit(format!("{place} is not the database that it was when this node started")))
-    }
-}
-
-async fn carry(mut connection: Connection, ended: oneshot::Receiver<()>) {
-    let outcome = tokio::select! {
-        outcome = &mut connection => outcome,
-        _ = ended => tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(error = kapell_postgres::describe(&error), "a connection of the journal ended");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns: what must hold before a journal can be used. Never: starts a job for a store that is refused.
 use std::sync::Arc;
 
+use kapell_model::ShardCount;
 use kapell_postgres::{Schema, SchemaError, Step, Target, UrlError, Version};
 use kapell_runtime::Runtime;
 
@@ -46,6 +47,14 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// The store was made by something else.
+    #[error("the store in {database} has {shards} shards, which no store has")]
+    Shards {
+        /// Which, without its password.
+        database: String,
+        /// What is written there.
+        shards: i32,
+    },
     /// A server cannot be reached, or not be used as it is. May be tried again.
     #[error("journal in {database}: {reason}")]
     Unavailable {
@@ -57,8 +66,8 @@ pub enum OpenError {
 }
 
 impl PostgresJournal {
-    /// Opens the store in these databases (`postgres://user:password@host:5432/database`), or makes a new one of
-    /// databases that belong to none. Their number and order are part of the store. To be called in the runtime that is
+    /// Opens the store in these databases (`postgres://user:password@host:5432/database`), or makes a new one, with
+    /// [`Options::shards`], of databases that belong to none. Their number and order are part of the store. To be called in the runtime that is
     /// to run the jobs.
     ///
     /// # Errors
@@ -81,18 +90,22 @@ impl PostgresJournal {
             connections.push(opened.unwrap_or_else(|_| Err(unavailable(database, &Trouble::Slow(within))))?);
         }
         let pairs = databases.iter().map(|database| &**database).zip(&connections).collect::<Vec<_>>();
-        let identified = store::identify(&pairs, &*runtime.entropy).await;
+        let identified = store::identify(&pairs, options.shards.get(), &*runtime.entropy).await;
         let whole =
             databases.iter().map(|database| database.target.to_string()).collect::<Vec<_>>().join(", ");
-        let identified = identified
-            .map_err(|trouble| OpenError::Unavailable { database: whole, reason: trouble.reason() })?;
-        let id = identified.map_err(|reason| OpenError::Databases { reason })?;
+        let identified = identified.map_err(|trouble| OpenError::Unavailable {
+            database: whole.clone(),
+            reason: trouble.reason(),
+        })?;
+        let store = identified.map_err(|reason| OpenError::Databases { reason })?;
+        let shards = u16::try_from(store.shards).ok().and_then(ShardCount::new);
+        let shards = shards.ok_or(OpenError::Shards { database: whole, shards: store.shards })?;
         for (database, open) in pairs {
-            database.store.get_or_init(|| id);
+            database.store.get_or_init(|| store.id);
             segment::ensure_first(open, database).await.map_err(|trouble| unavailable(database, &trouble))?;
         }
         let retry_after = options.retry_after;
-        Ok(PostgresJournal { places: databases.into_iter().map(start).collect(), retry_after })
+        Ok(PostgresJournal { places: databases.into_iter().map(start).collect(), shards, retry_after })
     }
 }
 

@@ -3,9 +3,13 @@
 //! Owns: their defaults. Never: reads a file or the environment.
 use std::time::Duration;
 
+use kapell_model::ShardCount;
+
 /// What can be chosen. The defaults are for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// How many shards a store gets that is made now. One that exists keeps what it has.
+    pub shards: ShardCount,
     /// Groups that are committed at the same time, each over a connection of its own to each database.
     pub writers: usize,
     /// Connections for reading, to each database.
@@ -46,6 +50,7 @@ pub enum Fsync {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            shards: ShardCount::SHARED,
             writers: 3,
             readers: 2,
             keepers: 2,

@@ -5,7 +5,7 @@
 use kapell_model::RunId;
 use kapell_runtime::Entropy;
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::database::Database;
 use crate::link::Open;
@@ -18,21 +18,30 @@ const LOCK: i64 = i64::from_be_bytes(*b"KapellId");
 /// What a database says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
-    id: [u8; 16],
+    store: Store,
     place: i32,
     databases: i32,
     complete: bool,
+}
+
+/// What all databases of a store say alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Store {
+    pub(crate) id: [u8; 16],
+    /// How many shards there are, from the beginning: a run's shard follows from its key.
+    pub(crate) shards: i32,
 }
 
 /// The store is not the one that the list of databases describes: what is wrong.
 pub(crate) type Misfit = String;
 
 /// Makes sure that each database is the one that belongs to its place in the list, or makes a new store of databases
-/// that belong to none. Answers the id of the store.
+/// that belong to none, with so many shards. Answers what the store was made as.
 pub(crate) async fn identify(
     databases: &[(&Database, &Open)],
+    shards: u16,
     entropy: &dyn Entropy,
-) -> Result<Result<[u8; 16], Misfit>, Trouble> {
+) -> Result<Result<Store, Misfit>, Trouble> {
     let Some((_, first)) = databases.first() else { return Ok(Err("no database is named".to_owned())) };
     // Held until everything is known, or the connection is closed.
     first.client.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})")).await?;
@@ -41,15 +50,15 @@ pub(crate) async fn identify(
         found.push(look(&open.client).await?);
     }
     let names = databases.iter().map(|(database, _)| database.target.to_string()).collect::<Vec<_>>();
-    let id = match judge(&found, &names) {
+    let store = match judge(&found, &names) {
         Err(misfit) => return Ok(Err(misfit)),
-        Ok(Some(id)) => id,
-        Ok(None) => entropy.next_u128().to_be_bytes(),
+        Ok(Some(store)) => store,
+        Ok(None) => Store { id: entropy.next_u128().to_be_bytes(), shards: i32::from(shards) },
     };
     let count = i32::try_from(databases.len()).unwrap_or(i32::MAX);
     for ((place, identity), (_, open)) in (0..).zip(&found).zip(databases) {
         if identity.is_none() {
-            introduce(&open.client, id, place, count).await?;
+            introduce(&open.client, store, place, count).await?;
         }
     }
     for (identity, (_, open)) in found.iter().zip(databases) {
@@ -58,12 +67,11 @@ pub(crate) async fn identify(
         }
     }
     first.client.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})")).await?;
-    Ok(Ok(id))
+    Ok(Ok(store))
 }
 
-/// The id of the store that the databases are of, or will be of when those without identity have got one. `None`: none
-/// has one.
-fn judge(found: &[Option<Identity>], names: &[String]) -> Result<Option<[u8; 16]>, Misfit> {
+/// The store that the databases are of, or will be of when those without identity have got one. `None`: none has one.
+fn judge(found: &[Option<Identity>], names: &[String]) -> Result<Option<Store>, Misfit> {
     let known = found.iter().zip(names).filter_map(|(identity, name)| Some(((*identity)?, name)));
     let known = known.collect::<Vec<_>>();
     let Some((one, its_name)) = known.first() else { return Ok(None) };
@@ -77,7 +85,7 @@ fn judge(found: &[Option<Identity>], names: &[String]) -> Result<Option<[u8; 16]
             }
             continue;
         };
-        if identity.id != one.id {
+        if identity.store != one.store {
             return Err(format!("{name} and {its_name} belong to different stores"));
         }
         if usize::try_from(identity.databases) != Ok(found.len()) {
@@ -89,25 +97,27 @@ fn judge(found: &[Option<Identity>], names: &[String]) -> Result<Option<[u8; 16]
             return Err(format!("{name} is number {place} of its store, and number {at} in the list"));
         }
     }
-    Ok(Some(one.id))
+    Ok(Some(one.store))
 }
 
 async fn look(client: &Client) -> Result<Option<Identity>, Trouble> {
-    let sql = "SELECT id, place, databases, complete FROM kapell_journal.store";
+    let sql = "SELECT id, shards, place, databases, complete FROM kapell_journal.store";
     let rows = client.query_typed(sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(Identity {
-        id: row.try_get::<_, RunKey>(0)?.0.to_bytes(),
-        place: row.try_get(1)?,
-        databases: row.try_get(2)?,
-        complete: row.try_get(3)?,
+        store: Store { id: row.try_get::<_, RunKey>(0)?.0.to_bytes(), shards: row.try_get(1)? },
+        place: row.try_get(2)?,
+        databases: row.try_get(3)?,
+        complete: row.try_get(4)?,
     }))
 }
 
-async fn introduce(client: &Client, id: [u8; 16], place: i32, databases: i32) -> Result<(), Trouble> {
-    let sql = "INSERT INTO kapell_journal.store (id, place, databases) VALUES ($1, $2, $3)";
-    let key = RunKey(RunId::from_bytes(id));
-    client.execute_typed(sql, &[(&key, Type::UUID), (&place, Type::INT4), (&databases, Type::INT4)]).await?;
+async fn introduce(client: &Client, store: Store, place: i32, databases: i32) -> Result<(), Trouble> {
+    let sql = "INSERT INTO kapell_journal.store (id, shards, place, databases) VALUES ($1, $2, $3, $4)";
+    let key = RunKey(RunId::from_bytes(store.id));
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&key, Type::UUID), (&store.shards, Type::INT4), (&place, Type::INT4), (&databases, Type::INT4)];
+    client.execute_typed(sql, &parameters).await?;
     Ok(())
 }
 
@@ -116,12 +126,12 @@ mod tests {
     use super::*;
 
     fn identity(id: u8, place: i32, databases: i32, complete: bool) -> Option<Identity> {
-        Some(Identity { id: [id; 16], place, databases, complete })
+        Some(Identity { store: Store { id: [id; 16], shards: 64 }, place, databases, complete })
     }
 
     fn judged(found: &[Option<Identity>]) -> Result<Option<[u8; 16]>, Misfit> {
         let names = (0..found.len()).map(|at| format!("db{at}")).collect::<Vec<_>>();
-        judge(found, &names)
+        Ok(judge(found, &names)?.map(|store| store.id))
     }
 
     #[test]

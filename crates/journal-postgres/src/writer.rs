@@ -4,6 +4,7 @@
 //! group again whose outcome it does not know.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kapell_journal::AppendError;
 use kapell_model::{Epoch, RunId, Seq, ShardId};
@@ -79,27 +80,28 @@ async fn write(mut link: Link, queue: &Queue) {
     while let Some(work) = queue.next().await {
         match work {
             Next::Group(parts) => {
-                let outcomes = commit(&mut link, &parts).await;
-                queue.finish(parts.into_iter().zip(outcomes).collect());
+                queue.finish(commit(&mut link, parts).await);
             }
             Next::Strangers(strangers) => enlighten(&mut link, strangers).await,
         }
     }
 }
 
-/// The outcome of each part, in order.
-async fn commit(link: &mut Link, parts: &[Part]) -> Vec<Result<(), AppendError>> {
+/// Each part with its outcome.
+async fn commit(link: &mut Link, parts: Vec<Part>) -> Vec<(Part, Result<(), AppendError>)> {
     let retry_after = link.database.options.retry_after;
-    let held = match insert(link, parts).await {
+    let inserted = insert(link, &Rows::of(&parts)).await;
+    let held = match inserted {
         Ok(held) => held,
         Err(trouble) => {
             link.discard();
             tracing::warn!(database = %link.database.target, reason = trouble.reason(), "a group was not appended");
-            return vec![Err(trouble.on_append(retry_after)); parts.len()];
+            let failed = |part| (part, Err(trouble.on_append(retry_after)));
+            return parts.into_iter().map(failed).collect();
         }
     };
     if held.len() == parts.len() {
-        return vec![Ok(()); parts.len()];
+        return parts.into_iter().map(|part| (part, Ok(()))).collect();
     }
     let refused =
         parts.iter().map(|part| part.shard).filter(|shard| !held.contains(shard)).collect::<Vec<_>>();
@@ -107,33 +109,43 @@ async fn commit(link: &mut Link, parts: &[Part]) -> Vec<Result<(), AppendError>>
     let outcome = |part: &Part| match (&holders, held.contains(&part.shard)) {
         (_, true) => Ok(()),
         (Err(trouble), false) => Err(trouble.on_append(retry_after)),
-        (Ok(holders), false) => Err(match holders.get(&part.shard) {
-            Some((epoch, _)) if *epoch != part.hold.epoch => AppendError::Fenced { held_by: *epoch },
-            Some((_, generation)) if *generation != part.hold.generation => AppendError::Poisoned,
-            Some(_) => {
-                let reason = "the row of the shard is locked by another session".to_owned();
-                AppendError::Unavailable { reason, retry_after }
-            }
-            None => AppendError::Fenced { held_by: Epoch(0) },
-        }),
+        (Ok(holders), false) => Err(refused_part(part, holders, retry_after)),
     };
-    parts.iter().map(outcome).collect()
+    let outcomes = parts.iter().map(outcome).collect::<Vec<_>>();
+    parts.into_iter().zip(outcomes).collect()
+}
+
+/// Why nothing was inserted of a part: its shard is held otherwise now.
+fn refused_part(
+    part: &Part,
+    holders: &BTreeMap<ShardId, (Epoch, i64)>,
+    retry_after: Duration,
+) -> AppendError {
+    match holders.get(&part.shard) {
+        Some((epoch, _)) if *epoch != part.hold.epoch => AppendError::Fenced { held_by: *epoch },
+        Some((_, generation)) if *generation != part.hold.generation => AppendError::Poisoned,
+        Some(_) => {
+            let reason = "the row of the shard is locked by another session".to_owned();
+            AppendError::Unavailable { reason, retry_after }
+        }
+        None => AppendError::Fenced { held_by: Epoch(0) },
+    }
 }
 
 /// Answers the shards whose records are now on disk.
-async fn insert(link: &mut Link, parts: &[Part]) -> Result<BTreeSet<ShardId>, Trouble> {
+async fn insert(link: &mut Link, rows: &Rows<'_>) -> Result<BTreeSet<ShardId>, Trouble> {
     let (database, within) = (link.database.clone(), link.database.patience());
-    let rows = Rows::of(parts);
     let open = link.open().await?;
-    for _ in 1..SEGMENTS_TRIED {
+    let mut tried = 1;
+    loop {
         let inserted = tokio::time::timeout(within, rows.insert(open, &database)).await;
         match inserted.unwrap_or(Err(Trouble::Slow(within))) {
             // PostgreSQL has undone all of it.
-            Err(trouble) if trouble.is_sealed() => database.follow(open).await?,
+            Err(trouble) if trouble.is_sealed() && tried < SEGMENTS_TRIED => database.follow(open).await?,
             outcome => return outcome,
         }
+        tried += 1;
     }
-    rows.insert(open, &database).await
 }
 
 /// A group, column by column.

@@ -32,6 +32,10 @@ pub(crate) struct DemoSettings {
     /// Print what happened in the run, entry by entry, with reasons.
     #[arg(long)]
     pub(crate) story: bool,
+    /// Show it on a cluster that runs already, instead of a coordinator of its own; name its coordinators. They are
+    /// left alone: only the worker is killed.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) cluster: Vec<String>,
     /// Keep everything in this folder, which must be new or empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
@@ -107,6 +111,10 @@ fn conclude(ending: Ending, settings: &DemoSettings, folder: Folder, screen: &Sc
     screen.lines(&story);
     screen.lines(&table.lines());
     match settings.keep.as_deref() {
+        Some(_) if !settings.cluster.is_empty() => {
+            let address = &settings.cluster[0];
+            screen.lines(&[format!("Look again: kapell run explain {run} --address {address}")]);
+        }
         Some(kept) => {
             let data = kept.join("kapell");
             screen.lines(&[

@@ -1,27 +1,26 @@
 //! The roles that a process can play.
 //!
-//! Owns: building a role from its settings and running it until it is told to stop. The only place that names a
-//! storage backend.
+//! Owns: building a role from its settings and running it until it is told to stop. Never: knows a storage backend;
+//! `stores` chooses them.
+mod stores;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use kapell_cluster::{NodeName, Solo};
+use kapell_cluster::NodeName;
 use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
-use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
-use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
-use kapell_ledger_sqlite::{Mode, SqliteLedger};
-use kapell_model::ShardCount;
+use kapell_coordinator::{Coordinator, CoordinatorOptions};
 use kapell_runtime::Runtime;
 use kapell_worker::{Drained, Worker, WorkerHandle, WorkerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::settings::{CoordinatorSettings, MemberSettings, STOP_WITHIN, shards_of};
+use crate::settings::{CoordinatorSettings, MemberSettings, STOP_WITHIN, SharedSettings};
 
 /// Plays the coordinator until it is told to stop.
 pub(crate) async fn coordinator(settings: &CoordinatorSettings) -> anyhow::Result<()> {
     let coordinator = start_coordinator(settings, Runtime::system()).await?;
-    tracing::info!(address = %coordinator.address(), data = %settings.data.display(), "coordinator is ready");
+    tracing::info!(address = %coordinator.address(), "coordinator is ready");
     let outcome = tokio::select! {
         why = coordinator.stopped() => Err(why),
         () = told_to_stop() => Ok(()),
@@ -79,27 +78,36 @@ fn member_of(address: SocketAddr, name: &str) -> MemberSettings {
 }
 
 async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> anyhow::Result<Coordinator> {
-    let data = settings.data.display();
-    std::fs::create_dir_all(settings.journal_dir())
-        .with_context(|| format!("the data folder {data} cannot be made"))?;
-    let disk = RealDisk::open(&settings.journal_dir())?;
-    let shards = shards_of(&settings.shards_file(), settings.shards)?;
-    let salt_seed = runtime.entropy.next_u128() as u64;
-    let options = Options { salt_seed, ..Options::default() };
-    let journal = LocalJournal::open(Arc::new(disk), options, Driver::Thread)?;
-    let ledger = SqliteLedger::open(&settings.ledger_file(), Mode::Thread)?;
+    let node = match &settings.node {
+        Some(name) => NodeName::new(name).with_context(|| format!("--node {name}"))?,
+        None => settings.shared.default_node()?,
+    };
+    check_advertised(settings)?;
+    let (stores, shards) = stores::open(settings, &runtime).await?;
     let options = CoordinatorOptions {
         listen: settings.listen.clone(),
-        node: NodeName::new(&settings.node)?,
-        shards: ShardCount::new(shards).context("a store needs at least one shard")?,
+        advertise: settings.shared.advertise.clone(),
+        node,
+        shards,
         heartbeat: settings.heartbeat.get(),
         lease: settings.lease.get(),
         dedupe_window: settings.dedupe_window.get(),
         ..CoordinatorOptions::default()
     };
-    let stores =
-        Stores { journal: Arc::new(journal), ledger: Arc::new(ledger), cluster: Arc::new(Solo::new()) };
     Ok(Coordinator::start(options, stores, runtime).await?)
+}
+
+/// Nobody can be reached at "all addresses".
+fn check_advertised(settings: &CoordinatorSettings) -> anyhow::Result<()> {
+    let SharedSettings { etcd, advertise, .. } = &settings.shared;
+    let listens = settings.listen.parse::<SocketAddr>();
+    if !etcd.is_empty() && advertise.is_none() && listens.is_ok_and(|address| address.ip().is_unspecified()) {
+        bail!(
+            "other coordinators cannot reach this one at {}: say where they can with --advertise HOST:PORT",
+            settings.listen
+        );
+    }
+    Ok(())
 }
 
 async fn start_worker(settings: &MemberSettings, runtime: Runtime) -> anyhow::Result<WorkerHandle> {

@@ -1,12 +1,16 @@
 //! Settings that every role shares.
 //!
 //! Owns: flags and environment variables (this is the only place that reads them) and the layout of a data folder.
+mod shared;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use kapell_model::Span;
+use kapell_model::{ShardCount, Span};
 use kapell_telemetry::{LogFormat, TelemetryOptions};
+
+pub(crate) use shared::SharedSettings;
 
 /// How a process logs.
 #[derive(Args, Clone, Debug)]
@@ -54,21 +58,23 @@ pub(crate) struct CoordinatorSettings {
     /// Where to listen.
     #[arg(long, env = "KAPELL_LISTEN", default_value = "127.0.0.1:7700")]
     pub(crate) listen: String,
-    /// Name of the node, for people.
-    #[arg(long, env = "KAPELL_NODE", default_value = "local")]
-    pub(crate) node: String,
+    /// Name of the node [default: local; with --etcd the name of the machine].
+    #[arg(long, env = "KAPELL_NODE")]
+    pub(crate) node: Option<String>,
     /// How often workers and connectors say that they are there.
     #[arg(long, default_value = "1s")]
     pub(crate) heartbeat: Span,
     /// After so much silence a worker's tasks are given to others. At least three heartbeats.
     #[arg(long, default_value = "5s")]
     pub(crate) lease: Span,
-    /// Shards of the store; fixed when the data folder is made.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) shards: u16,
+    /// Shards of the store; fixed when the store is made [default: 4; in PostgreSQL 64].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
     /// How long ended runs are remembered, so that a late duplicate of their event meets them.
     #[arg(long, default_value = "24h")]
     pub(crate) dedupe_window: Span,
+    #[command(flatten, next_help_heading = "Sharing a store with other coordinators")]
+    pub(crate) shared: SharedSettings,
 }
 
 /// Where a worker or connector finds its coordinators.
@@ -105,13 +111,14 @@ impl CoordinatorSettings {
 }
 
 /// The number of shards that a data folder was made with; writes it down when the folder is new.
-pub(crate) fn shards_of(file: &Path, wanted: u16) -> anyhow::Result<u16> {
+pub(crate) fn shards_of(file: &Path, wanted: Option<u16>) -> anyhow::Result<u16> {
     match std::fs::read_to_string(file) {
         Ok(text) => {
             let stored = text.trim().parse();
             stored.map_err(|_| anyhow::anyhow!("{} does not hold a number of shards", file.display()))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let wanted = wanted.unwrap_or(ShardCount::default().get());
             std::fs::write(file, format!("{wanted}\n"))?;
             Ok(wanted)
         }

@@ -50,6 +50,9 @@ impl Default for ShardCount {
 }
 
 impl ShardCount {
+    /// For a store that several nodes share: some for each of them, and for those that come later.
+    pub const SHARED: ShardCount = ShardCount(64);
+
     /// Refuses zero.
     #[must_use]
     pub fn new(count: u16) -> Option<ShardCount> {

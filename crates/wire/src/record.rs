@@ -13,7 +13,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::entry;
 use crate::error::DecodeError;
-use crate::field::{self, ReadJson};
+use crate::field;
 
 /// The definitions that runs may be pinned to.
 pub trait Definitions {
@@ -74,14 +74,14 @@ pub fn decode_record(
             RecordBody::Entry(entry::from_proto(Timestamp(record.at_ms), kind, definitions)?)
         }
         Some(proto::record::Kind::Definition(definition)) => {
-            RecordBody::Definition(definition_from(&definition, field::json)?)
+            RecordBody::Definition(definition_from(&definition)?)
         }
         None => return Err(nothing_known(bytes, &[])),
     };
     Ok((Timestamp(record.at_ms), body))
 }
 
-pub(crate) fn definition_to(definition: &DefinitionRecord) -> proto::Definition {
+fn definition_to(definition: &DefinitionRecord) -> proto::Definition {
     proto::Definition {
         document: definition.document.as_str().to_owned(),
         removed: definition.removed,
@@ -89,12 +89,9 @@ pub(crate) fn definition_to(definition: &DefinitionRecord) -> proto::Definition 
     }
 }
 
-pub(crate) fn definition_from(
-    definition: &proto::Definition,
-    json: ReadJson,
-) -> Result<DefinitionRecord, DecodeError> {
+fn definition_from(definition: &proto::Definition) -> Result<DefinitionRecord, DecodeError> {
     Ok(DefinitionRecord {
-        document: json("Definition.document", &definition.document)?,
+        document: field::json("Definition.document", &definition.document)?,
         removed: definition.removed,
         revision: definition.revision,
     })

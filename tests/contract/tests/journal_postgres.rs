@@ -76,4 +76,4 @@ impl Store for Databases {
     }
 }
 
-journal_contract!(postgres, Databases::new);
+journal_contract!(postgres, Databases::new, 6);

@@ -75,13 +75,6 @@ impl Asked {
             What::Watch(watch) => Asked::Watch(run_from(&watch.run)?),
             What::AwaitEnd(wait) => Asked::AwaitEnd(run_from(&wait.run)?),
             What::Stats(_) => Asked::Stats,
-            What::ReadImage(_)
-            | What::Examine(_)
-            | What::Define(_)
-            | What::RetryRun(_)
-            | What::Refresh(_) => {
-                return Err(Unreadable::Newer);
-            }
             What::ChildConfirmed(child) => {
                 let (run, unit, attempt) = child_confirmed_from(&child)?;
                 Asked::Confirmed(match child.ending {

@@ -14,12 +14,15 @@ const LIMITS: Limits = Limits {
     retry_after: Duration::from_millis(5),
 };
 
-/// Answers in the order in which they were given, by the place of the batch.
+/// The place of a batch, and its answer.
+type Answered = (u64, Result<(), AppendError>);
+
+/// Answers in the order in which they were given.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(u64, Result<(), AppendError>)>>>);
+struct Told(Arc<Mutex<Vec<Answered>>>);
 
 impl Told {
-    fn all(&self) -> Vec<(u64, Result<(), AppendError>)> {
+    fn all(&self) -> Vec<Answered> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -101,7 +104,8 @@ fn what_waits_goes_together_and_a_shard_is_in_one_group_at_a_time() {
     case.finish(second, &Ok(()));
     assert!(case.next().is_none());
     case.finish(first, &Ok(()));
-    assert_eq!(places(&case.group()), [(1, vec![3])]);
+    let third = case.group();
+    assert_eq!(places(&third), [(1, vec![3])]);
     assert_eq!(case.told.all(), [(1, Ok(())), (1, Ok(())), (2, Ok(())), (1, Ok(()))]);
 }
 

@@ -65,6 +65,12 @@ async fn under_fire(server: &mut Postgres, options: Options, strike: impl AsyncF
         // why: it shall be struck in the middle of groups, at any place in them
         tokio::time::sleep(Duration::from_millis(150 + round * 37)).await;
         strike(server).await;
+        // A shard of which nothing was under way at that moment goes on.
+        while appenders.iter().any(|appender| !appender.is_finished()) {
+            // why: between two strikes something must get under way
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            strike(server).await;
+        }
         for (shard, appender) in (0..SHARDS).zip(appenders) {
             let acknowledged = appender.await.unwrap();
             assert!(acknowledged > last[usize::from(shard)], "shard {shard} did nothing");

@@ -6,6 +6,11 @@ use kapell_model::{Epoch, Seq, ShardId};
 
 use crate::rig::*;
 
+/// An insert stops when its first row is about to be stored, for as long as somebody holds the lock.
+const WAIT_IN_THE_MIDDLE: &str = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS \
+     $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$; \
+     CREATE TRIGGER wait BEFORE INSERT ON kapell_journal.entries_1 FOR EACH ROW EXECUTE FUNCTION wait()";
+
 #[tokio::test]
 async fn a_node_that_slept_through_its_successor_is_fenced_by_name() {
     let Some(server) = quick_server() else { return };
@@ -65,10 +70,12 @@ async fn a_stale_shard_in_a_group_does_not_hold_back_the_others() {
     }
     acquire(&successor, 5, 2).await;
     let behind = client(&server.url()).await;
+    // A transaction sees what others do as it was when it looked first.
+    let watcher = client(&server.url()).await;
     // The writer waits here, so that everything else goes into one group.
     behind.batch_execute("BEGIN; LOCK TABLE kapell_journal.entries_1 IN SHARE MODE").await.unwrap();
     let mut answers = vec![append(&node, 0, 1, 1, vec![record(0, "first")])];
-    until(&behind, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    until(&watcher, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
     answers.extend((1..8).map(|shard| append(&node, shard, 1, 1, vec![record(shard, "of the group")])));
     behind.batch_execute("COMMIT").await.unwrap();
     for (shard, answer) in answers.into_iter().enumerate() {
@@ -83,33 +90,29 @@ async fn a_stale_shard_in_a_group_does_not_hold_back_the_others() {
 }
 
 #[tokio::test]
-async fn an_insert_under_way_is_counted_by_the_next_owner_or_refused_but_never_comes_after() {
+async fn an_insert_under_way_is_waited_for_and_counted_by_the_next_owner() {
     let Some(server) = quick_server() else { return };
     let (old, new) = (open(&server).await, open(&server).await);
-    let behind = client(&server.url()).await;
+    let (behind, watcher) = (client(&server.url()).await, client(&server.url()).await);
     acquire(&old, 1, 1).await;
     put(&old, 1, 1, 1, "one").await.unwrap();
-    // The insert holds the shard's row and waits for the table.
-    behind.batch_execute("BEGIN; LOCK TABLE kapell_journal.entries_1 IN SHARE MODE").await.unwrap();
+    // The insert holds the shard's row and waits in the middle.
+    behind.batch_execute(WAIT_IN_THE_MIDDLE).await.unwrap();
+    behind.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1)").await.unwrap();
     let answer = append(&old, 1, 1, 2, vec![record(1, "two")]);
-    until(&behind, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    until(&watcher, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
     let acquired = {
         let new = new.clone();
         #[expect(clippy::disallowed_methods, reason = "the other node of a test")]
         tokio::spawn(async move { acquire(&new, 1, 2).await })
     };
-    until(&behind, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    until(&watcher, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
     behind.batch_execute("COMMIT").await.unwrap();
-    // Both outcomes keep the promise; which one it is depends on who was first at the table.
-    let last = acquired.await.unwrap();
-    let written = match answer.await.unwrap() {
-        Ok(()) => Seq(2),
-        Err(AppendError::Fenced { held_by: Epoch(2) }) => Seq(1),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(last, written);
-    put(&new, 1, 2, last.0 + 1, "next").await.unwrap();
-    assert_eq!(read(&new, 1, 0).await.unwrap().len() as u64, last.0 + 1);
+    assert_eq!(answer.await.unwrap(), Ok(()), "it was first at the row");
+    assert_eq!(acquired.await.unwrap(), Seq(2));
+    assert_eq!(put(&old, 1, 1, 3, "late").await, Err(AppendError::Fenced { held_by: Epoch(2) }));
+    put(&new, 1, 2, 3, "next").await.unwrap();
+    assert_eq!(texts(&new, 1, 0).await, ["one", "two", "next"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! What the demonstration asks of the coordinator: the public gRPC API and nothing else.
 //!
 //! Owns: one channel, which finds the coordinator again after it was killed.
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -25,8 +24,8 @@ use super::definitions::NAMESPACE;
 pub(super) struct Api(Channel);
 
 impl Api {
-    pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<Api> {
-        Ok(Api(channel(Arc::new(SystemNet), &address.to_string()).await?))
+    pub(super) async fn connect(address: &str) -> anyhow::Result<Api> {
+        Ok(Api(channel(Arc::new(SystemNet), address).await?))
     }
 
     /// Who is connected.

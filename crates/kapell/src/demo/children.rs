@@ -32,12 +32,40 @@ impl Role {
     }
 }
 
+/// Where coordinators are.
+#[derive(Clone, Debug)]
+pub(super) enum Coordinators {
+    /// The one that is started here, each time on the same address.
+    Own(SocketAddr),
+    /// A cluster that runs already.
+    Running(Vec<String>),
+}
+
+impl Coordinators {
+    /// Those that run already or, if none are named, one to be started here.
+    pub(super) fn of(running: &[String]) -> anyhow::Result<Coordinators> {
+        Ok(if running.is_empty() {
+            Coordinators::Own(free_address()?)
+        } else {
+            Coordinators::Running(running.to_vec())
+        })
+    }
+
+    /// `HOST:PORT` of each.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        match self {
+            Coordinators::Own(address) => vec![address.to_string()],
+            Coordinators::Running(addresses) => addresses.clone(),
+        }
+    }
+}
+
 /// How to start any of them.
 #[derive(Clone, Debug)]
 pub(super) struct Troupe {
     executable: PathBuf,
     folder: PathBuf,
-    address: SocketAddr,
+    coordinators: Coordinators,
     credentials: Credentials,
 }
 
@@ -49,14 +77,26 @@ pub(super) struct RoleProcess {
 }
 
 impl Troupe {
-    pub(super) fn new(folder: &Path, credentials: Credentials) -> anyhow::Result<Troupe> {
+    pub(super) fn new(
+        folder: &Path,
+        coordinators: Coordinators,
+        credentials: Credentials,
+    ) -> anyhow::Result<Troupe> {
         let executable = std::env::current_exe().context("this executable cannot be found")?;
-        Ok(Troupe { executable, folder: folder.to_owned(), address: free_address()?, credentials })
+        Ok(Troupe { executable, folder: folder.to_owned(), coordinators, credentials })
     }
 
-    /// Where the coordinator listens, each time that it is started.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where to ask.
+    pub(super) fn coordinators(&self) -> &Coordinators {
+        &self.coordinators
+    }
+
+    /// The coordinator, unless others run it.
+    pub(super) fn start_coordinator(&self) -> anyhow::Result<Option<RoleProcess>> {
+        match self.coordinators {
+            Coordinators::Own(_) => self.start(Role::Coordinator).map(Some),
+            Coordinators::Running(_) => Ok(None),
+        }
     }
 
     pub(super) fn start(&self, role: Role) -> anyhow::Result<RoleProcess> {
@@ -74,7 +114,7 @@ impl Troupe {
     }
 
     fn arguments(&self, role: Role) -> Vec<String> {
-        let address = self.address.to_string();
+        let address = self.coordinators.addresses().join(",");
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
         match role {
             Role::Coordinator => {

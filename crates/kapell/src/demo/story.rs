@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::DemoSettings;
 use super::api::Api;
-use super::children::{Role, RoleProcess, Troupe};
+use super::children::{Coordinators, Role, RoleProcess, Troupe};
 use super::definitions;
 use super::questions::{self, Person};
 use super::screen::Screen;
@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Shops and mail take their time, so that there is a middle to be killed in.
 const LATENCY_MS: u64 = 150;
+/// The id of the vendor's event.
+const VENDOR_PRICE_CHANGE_ID: &str = "nordlicht-2026-12";
 /// Writes that the two shops may still do for a worker that is dead: one each was under way.
 const UNDER_WAY: usize = 2;
 
@@ -47,7 +49,8 @@ struct Stage<'a> {
     runtime: Runtime,
     person: Person,
     troupe: Troupe,
-    coordinator: RoleProcess,
+    /// `None`: others run it.
+    coordinator: Option<RoleProcess>,
     worker: RoleProcess,
     connector: RoleProcess,
     api: Api,
@@ -83,15 +86,19 @@ pub(super) async fn play(folder: &Path, settings: &DemoSettings, screen: &Screen
     let before = read(&runtime, &home).await?;
     let expected = Expected::after(&before.books, &vendor_price_change()?, MINIMUM_MARGIN);
 
-    let mut stage = Stage::set(&home, Troupe::new(folder, credentials)?, settings, screen).await?;
+    let troupe = Troupe::new(folder, Coordinators::of(&settings.cluster)?, credentials)?;
+    let event = event_for(troupe.coordinators(), &runtime);
+    let mut stage = Stage::set(&home, troupe, settings, screen).await?;
     let count = stage.api.apply(definitions::of(company.addresses())?).await?;
     screen.say(&format!("applied {count} definitions of examples/vendor-pricing"));
-    let run = stage.api.publish(VENDOR_PRICE_CHANGE_EVENT).await?;
+    let run = stage.api.publish(&event).await?;
     screen.say(&format!("event: vendor V-100 changes its prices; accepted, run {run}"));
 
     let worker = stage.kill_worker(&run).await?;
     let all_writes = 2 * expected.price_moves.len();
-    let coordinator = stage.kill_coordinator(&run, (worker.writes + UNDER_WAY + 1).min(all_writes)).await?;
+    let enough = (worker.writes + UNDER_WAY + 1).min(all_writes);
+    let coordinator = stage.kill_coordinator(&run, enough).await?;
+    let deaths = [Some(worker), coordinator].into_iter().flatten().collect::<Vec<_>>();
     let ended = stage.finish(&run).await?;
     screen.say(&format!("run {}", in_words(&ended)));
 
@@ -99,8 +106,20 @@ pub(super) async fn play(folder: &Path, settings: &DemoSettings, screen: &Screen
     let story = if settings.story { stage.story(&run).await? } else { vec![] };
     drop(stage);
     company.stop().await;
-    let table = Table::of(&before, &after, &expected, &ended, &[worker, coordinator]);
+    let table = Table::of(&before, &after, &expected, &ended, &deaths);
     Ok(Ending { table, run, story })
+}
+
+/// The event that the company's vendor sends. A cluster may have seen it in an earlier demonstration and would answer
+/// with the run of that one: there it gets an id of its own.
+fn event_for(coordinators: &Coordinators, runtime: &Runtime) -> String {
+    match coordinators {
+        Coordinators::Own(_) => VENDOR_PRICE_CHANGE_EVENT.to_owned(),
+        Coordinators::Running(_) => {
+            let id = format!("{VENDOR_PRICE_CHANGE_ID}-{:032x}", runtime.entropy.next_u128());
+            VENDOR_PRICE_CHANGE_EVENT.replace(VENDOR_PRICE_CHANGE_ID, &id)
+        }
+    }
 }
 
 fn company_options() -> CompanyOptions {
@@ -128,7 +147,7 @@ impl<'a> Stage<'a> {
         screen: &'a Screen,
     ) -> anyhow::Result<Stage<'a>> {
         let until = Instant::now() + ALL_WITHIN;
-        let mut coordinator = troupe.start(Role::Coordinator)?;
+        let mut coordinator = troupe.start_coordinator()?;
         let (worker, connector) = (troupe.start(Role::Worker)?, troupe.start(Role::Connector)?);
         let api = reach(&troupe, &mut coordinator, until).await?;
         let person = if settings.yes { Person::AgreesToAll } else { Person::AtTerminal };
@@ -147,12 +166,12 @@ impl<'a> Stage<'a> {
         };
         stage.everybody_is_here().await?;
         let pid = |process: &RoleProcess| process.pid().unwrap_or_default();
-        screen.say(&format!(
-            "coordinator (process {}), worker ({}) and connector ({}) are ready",
-            pid(&stage.coordinator),
-            pid(&stage.worker),
-            pid(&stage.connector)
-        ));
+        let coordinators = match &stage.coordinator {
+            Some(own) => format!("coordinator (process {})", pid(own)),
+            None => format!("the cluster at {}", stage.troupe.coordinators().addresses().join(", ")),
+        };
+        let (worker, connector) = (pid(&stage.worker), pid(&stage.connector));
+        screen.say(&format!("{coordinators}, worker ({worker}) and connector ({connector}) are ready"));
         Ok(stage)
     }
 
@@ -171,7 +190,7 @@ impl<'a> Stage<'a> {
 
     /// One pause between two looks; an error when a role has died by itself or the time is over.
     async fn wait(&mut self, what: &str) -> anyhow::Result<()> {
-        self.coordinator.check()?;
+        self.coordinator.as_mut().map_or(Ok(()), RoleProcess::check)?;
         self.worker.check()?;
         self.connector.check()?;
         if Instant::now() > self.until {
@@ -232,8 +251,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Kills the coordinator once the shops have taken so many prices, and starts another one. The run has not ended
-    /// by then: nobody has answered its question yet.
-    async fn kill_coordinator(&mut self, run: &str, writes: usize) -> anyhow::Result<Death> {
+    /// by then: nobody has answered its question yet. A coordinator that others run is left alone.
+    async fn kill_coordinator(&mut self, run: &str, writes: usize) -> anyhow::Result<Option<Death>> {
         let seen = loop {
             let seen = self.look(run).await?;
             if seen.writes >= writes || seen.has_ended() {
@@ -241,15 +260,17 @@ impl<'a> Stage<'a> {
             }
             self.wait("the new worker goes on").await?;
         };
-        let pid = self.coordinator.pid().unwrap_or_default();
-        let by_signal = self.coordinator.kill().await?;
-        self.coordinator = self.troupe.start(Role::Coordinator)?;
+        let Some(coordinator) = &mut self.coordinator else { return Ok(None) };
+        let pid = coordinator.pid().unwrap_or_default();
+        let by_signal = coordinator.kill().await?;
+        self.coordinator = self.troupe.start_coordinator()?;
         self.screen
             .say(&format!("kill -9 {pid} (coordinator) after {} price writes; started again", seen.writes));
         self.api = reach(&self.troupe, &mut self.coordinator, self.until).await?;
         self.everybody_is_here().await?;
         self.screen.say("worker and connector have found the new coordinator");
-        Ok(Death { who: "coordinator", by_signal, unfinished: !seen.has_ended(), writes: seen.writes })
+        let unfinished = !seen.has_ended();
+        Ok(Some(Death { who: "coordinator", by_signal, unfinished, writes: seen.writes }))
     }
 
     /// Answers what is asked until the run has ended.
@@ -286,22 +307,28 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Connects once the coordinator answers.
-async fn reach(troupe: &Troupe, coordinator: &mut RoleProcess, until: Instant) -> anyhow::Result<Api> {
-    loop {
-        if let Ok(Ok(api)) = tokio::time::timeout(ANSWER_WITHIN, try_to_reach(troupe)).await {
-            return Ok(api);
-        }
-        coordinator.check()?;
+/// Connects once a coordinator answers.
+async fn reach(troupe: &Troupe, own: &mut Option<RoleProcess>, until: Instant) -> anyhow::Result<Api> {
+    let addresses = troupe.coordinators().addresses();
+    for address in addresses.iter().cycle() {
+        let refused = match tokio::time::timeout(ANSWER_WITHIN, try_to_reach(address)).await {
+            Ok(Ok(api)) => return Ok(api),
+            Ok(Err(error)) => error,
+            Err(_) => anyhow::anyhow!("it does not answer"),
+        };
+        own.as_mut().map_or(Ok(()), RoleProcess::check)?;
         if Instant::now() > until {
-            bail!("waited too long until the coordinator answers");
+            return Err(
+                refused.context(format!("waited too long until the coordinator at {address} answers"))
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    bail!("no coordinator is named")
 }
 
-async fn try_to_reach(troupe: &Troupe) -> anyhow::Result<Api> {
-    let api = Api::connect(troupe.address()).await?;
+async fn try_to_reach(address: &str) -> anyhow::Result<Api> {
+    let api = Api::connect(address).await?;
     api.status().await?;
     Ok(api)
 }

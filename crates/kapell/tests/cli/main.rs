@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its supporting functions too")]
 mod golden;
 mod node;
+mod shared;
 mod starter;
 
 use std::time::Duration;

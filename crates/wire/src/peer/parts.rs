@@ -1,15 +1,13 @@
 //! Smaller parts of asks.
 use kapell_kernel::{Attempt, Command, UnitId};
 use kapell_model::{Name, RunId};
-use kapell_proto::journal;
 use kapell_proto::peer::v1 as proto;
 
 use super::command::{command_from, command_to};
 use super::start::name;
 use crate::cloud_event::Event;
 use crate::error::DecodeError;
-use crate::field::{self, required, sent_json};
-use crate::record::{self, DefinitionRecord};
+use crate::field::{self, required};
 use crate::task::unit_to;
 
 /// A run id as it is sent.
@@ -60,17 +58,6 @@ pub fn event_from(asked: &proto::DeliverEvent) -> Result<(Name, Event), DecodeEr
         return Err(DecodeError::Damaged { field, reason });
     }
     Ok((namespace, event))
-}
-
-/// A version of a definition, as it is sent and stored.
-#[must_use]
-pub fn definition_to(definition: &DefinitionRecord) -> journal::Definition {
-    record::definition_to(definition)
-}
-
-/// A version of a definition from a peer.
-pub fn definition_from(definition: &journal::Definition) -> Result<DefinitionRecord, DecodeError> {
-    record::definition_from(definition, sent_json)
 }
 
 /// A child that has begun, as its parent's shard is told; one that is ending says so beside it.

@@ -5,8 +5,8 @@ use kapell_proto::peer::v1 as proto;
 use kapell_proto::v1;
 use kapell_wire::DecodeError;
 use kapell_wire::peer::{
-    Refusal, Start, child_confirmed_from, command_from, command_to, definition_from, event_from,
-    rejected_from, rejected_to, run_command_from, run_from,
+    Refusal, Start, child_confirmed_from, command_from, command_to, event_from, rejected_from, rejected_to,
+    run_command_from, run_from,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -116,8 +116,6 @@ fn json_of_a_peer_is_parsed_wherever_it_stands() {
     assert_eq!(refused(Kind::GiveEvent(event)), not_json("GiveEvent.event"));
     assert_eq!(refused(Kind::Signal(broken())), not_json("Command.signal"));
     assert_eq!(refused(Kind::BindOutcome(broken())), not_json("Command.bind_outcome"));
-    let definition = journal::Definition { document: broken(), removed: false, revision: 1 };
-    assert_eq!(definition_from(&definition), Err(not_json("Definition.document")));
 }
 
 #[test]
@@ -174,7 +172,6 @@ fn read(bytes: &[u8]) {
     of(bytes, Start::from_proto);
     of(bytes, |event: proto::DeliverEvent| event_from(&event));
     of(bytes, |told: proto::ChildConfirmed| child_confirmed_from(&told));
-    of(bytes, |definition: journal::Definition| definition_from(&definition));
     drop(run_from(bytes));
     if let Ok(message) = proto::PeerMessage::decode(bytes)
         && let Some(proto::peer_message::Kind::Ask(proto::Ask { what: Some(what), .. })) = message.kind
@@ -190,13 +187,10 @@ fn read_ask(what: proto::ask::What) {
         What::RunCommands(asked) => asked.commands.into_iter().map(run_command_from).for_each(drop),
         What::DeliverEvent(asked) => drop(event_from(&asked)),
         What::ChildConfirmed(asked) => drop(child_confirmed_from(&asked)),
-        What::Define(asked) => asked.records.iter().map(definition_from).for_each(drop),
         What::ReadRun(proto::ReadRun { run })
-        | What::ReadImage(proto::ReadImage { run })
         | What::Watch(proto::Watch { run })
-        | What::AwaitEnd(proto::AwaitEnd { run })
-        | What::RetryRun(proto::RetryRun { run, .. }) => drop(run_from(&run)),
-        What::Stats(_) | What::Examine(_) | What::Refresh(_) => {}
+        | What::AwaitEnd(proto::AwaitEnd { run }) => drop(run_from(&run)),
+        What::Stats(_) => {}
     }
 }
 

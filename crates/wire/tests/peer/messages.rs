@@ -1,12 +1,10 @@
 //! A known message of each kind.
 use kapell_kernel::{Attempt, Command, ParentRef};
-use kapell_model::Json;
 use kapell_proto::peer::v1 as proto;
 use kapell_proto::v1;
-use kapell_wire::DefinitionRecord;
 use kapell_wire::cloud_event::Event;
 use kapell_wire::peer::{
-    Refusal, Start, WorkflowVersion, child_confirmed_to, definition_to, event_to, run_command_to, run_to,
+    Refusal, Start, WorkflowVersion, child_confirmed_to, event_to, run_command_to, run_to,
 };
 use proto::answer::What as Said;
 use proto::ask::What;
@@ -16,7 +14,7 @@ use crate::commands::unit;
 use crate::world::{WORLD, name, run_id};
 
 /// How many kinds of messages, asks and answers there are.
-pub(crate) const KINDS: [usize; 3] = [5, 13, 12];
+pub(crate) const KINDS: [usize; 3] = [5, 8, 10];
 
 /// Name of a message's golden file, and which of [`KINDS`] it belongs to.
 pub(crate) fn kind_of(message: &proto::PeerMessage) -> Vec<&'static str> {
@@ -35,15 +33,10 @@ fn ask_kind(what: &What) -> &'static str {
         What::RunCommands(_) => "run-commands",
         What::DeliverEvent(_) => "deliver-event",
         What::ReadRun(_) => "read-run",
-        What::ReadImage(_) => "read-image",
         What::Watch(_) => "watch",
         What::AwaitEnd(_) => "await-end",
         What::Stats(_) => "stats",
-        What::Examine(_) => "examine",
-        What::Define(_) => "define",
-        What::RetryRun(_) => "retry-run",
         What::ChildConfirmed(_) => "child-confirmed",
-        What::Refresh(_) => "refresh",
     }
 }
 
@@ -54,9 +47,7 @@ fn answer_kind(what: &Said) -> &'static str {
         Said::Commands(_) => "commands",
         Said::Delivered(_) => "delivered",
         Said::Run(_) => "run",
-        Said::Image(_) => "image",
         Said::Stats(_) => "stats",
-        Said::Examined(_) => "examined",
         Said::Done(_) => "done",
         Said::NotOwner(_) => "not-owner",
         Said::Unavailable(_) => "unavailable",
@@ -79,10 +70,6 @@ pub(crate) fn event() -> Event {
     let text =
         r#"{"specversion":"1.0","id":"e-1","source":"/shop","type":"com.example.told","data":{"z":1,"a":2}}"#;
     Event::from_json(text.as_bytes()).unwrap()
-}
-
-pub(crate) fn definition() -> DefinitionRecord {
-    DefinitionRecord { document: Json::parse(r#"{"kind":"Policy"}"#).unwrap(), removed: true, revision: 300 }
 }
 
 fn view() -> v1::Run {
@@ -119,15 +106,10 @@ fn asks() -> Vec<What> {
         What::RunCommands(proto::RunCommands { commands: vec![command] }),
         What::DeliverEvent(event_to(&name("retail"), &event())),
         What::ReadRun(proto::ReadRun { run: run() }),
-        What::ReadImage(proto::ReadImage { run: run() }),
         What::Watch(proto::Watch { run: run() }),
         What::AwaitEnd(proto::AwaitEnd { run: run() }),
         What::Stats(proto::Stats {}),
-        What::Examine(proto::Examine {}),
-        What::Define(proto::Define { records: vec![definition_to(&definition())] }),
-        What::RetryRun(proto::RetryRun { run: run(), by: "ann".to_owned() }),
         What::ChildConfirmed(child_confirmed_to(run_id(7), unit(), Attempt(2))),
-        What::Refresh(proto::Refresh { revision: 300 }),
     ]
 }
 
@@ -148,7 +130,6 @@ fn answers() -> Vec<Said> {
         approvals: 1,
         queued_commands: 9,
     };
-    let finding = v1::Finding { kind: "undriven".to_owned(), ..v1::Finding::default() };
     vec![
         Said::Refused(refusal()),
         Said::Started(proto::Started {
@@ -159,9 +140,7 @@ fn answers() -> Vec<Said> {
         }),
         Said::Delivered(proto::Delivered { count: 3 }),
         Said::Run(proto::RunFound { run: Some(view()) }),
-        Said::Image(proto::ImageFound { image: Some(vec![1, 2, 3]) }),
         Said::Stats(stats),
-        Said::Examined(proto::Examined { findings: vec![finding], runs: 7, orders: 9 }),
         Said::Done(proto::Done {}),
         Said::NotOwner(proto::NotOwner { owner: Some("node-2".to_owned()) }),
         Said::Unavailable(proto::Unavailable {}),

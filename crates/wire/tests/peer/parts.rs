@@ -1,16 +1,16 @@
-//! Starts, events, definitions and refusals: there and back, and at their edges.
+//! Starts, events and refusals: there and back, and at their edges.
 use std::time::Duration;
 
 use kapell_kernel::{Attempt, Command, Rejected};
 use kapell_wire::cloud_event::Event;
 use kapell_wire::peer::{
-    Refusal, Start, child_confirmed_from, child_confirmed_to, definition_from, definition_to, event_from,
-    event_to, run_command_from, run_command_to, run_from, run_to,
+    Refusal, Start, child_confirmed_from, child_confirmed_to, event_from, event_to, run_command_from,
+    run_command_to, run_from, run_to,
 };
 use kapell_wire::{DecodeError, peer};
 
 use crate::commands::unit;
-use crate::messages::{definition, event, start};
+use crate::messages::{event, start};
 use crate::world::{name, run_id};
 
 #[test]
@@ -22,7 +22,6 @@ fn the_parts_of_asks_come_out_as_they_went_in() {
     }
     let sent = event_to(&name("retail"), &event());
     assert_eq!(event_from(&sent), Ok((name("retail"), event())));
-    assert_eq!(definition_from(&definition_to(&definition())), Ok(definition()));
     let sent = child_confirmed_to(run_id(7), unit(), Attempt(2));
     assert_eq!(child_confirmed_from(&sent), Ok((run_id(7), unit(), Attempt(2))));
     let sent = run_command_to(run_id(7), &Command::TakeTurn);

@@ -61,8 +61,8 @@ impl Shard {
 }
 
 /// Runs the comparison on fresh stores. Panics with the shortest list of steps that shows a difference.
-pub fn compare(make: &mut dyn FnMut() -> Option<Box<dyn Store>>) {
-    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
+pub fn compare(histories: u32, make: &mut dyn FnMut() -> Option<Box<dyn Store>>) {
+    let config = Config { cases: histories, failure_persistence: None, ..Config::default() };
     let make = std::cell::RefCell::new(make);
     let steps = proptest::collection::vec(step(), 1..60);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
