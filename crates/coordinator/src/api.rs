@@ -7,6 +7,7 @@ mod events;
 mod http;
 mod resources;
 mod runs;
+mod schedules;
 mod starts;
 mod status;
 
@@ -76,6 +77,9 @@ pub(crate) fn serve(
             parts.clone(),
         )))
         .add_service(v1::resource_service_server::ResourceServiceServer::new(resources::Resources(
+            parts.clone(),
+        )))
+        .add_service(v1::schedule_service_server::ScheduleServiceServer::new(schedules::Schedules(
             parts.clone(),
         )))
         .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())));

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kapell_model::catalogue::Catalogue;
-use kapell_model::definition::{API_VERSION, Definition, Kind};
+use kapell_model::definition::{API_VERSION, Definition, Kind, Schedule};
 use kapell_model::diagnostic::Diagnostic;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest, compile};
-use kapell_model::{Json, Name, RunId, ShardId, validate};
-use kapell_wire::{DefinitionRecord, DefinitionsImage};
+use kapell_model::{Json, Name, RunId, ShardId, Timestamp, validate};
+use kapell_wire::{DefinitionRecord, DefinitionsImage, ScheduleSince};
 use tokio::sync::watch;
 
 /// The id under which the control shard keeps the definitions. No run has it: it has no entropy.
@@ -27,6 +27,26 @@ pub struct InForce {
     pub catalogue: Catalogue,
     /// As JSON documents, in order of kind, namespace and name.
     pub documents: Vec<Json>,
+    /// From when the ticks of each schedule count, by namespace and name.
+    since: BTreeMap<(Name, Name), Timestamp>,
+}
+
+impl InForce {
+    /// From when the ticks of a schedule count: when it was created, or its times were changed last. Known from the
+    /// control shard's journal, so it is the same on every node, however late a node learns of the schedule.
+    pub(crate) fn counts_from(&self, namespace: &Name, name: &Name) -> Option<Timestamp> {
+        self.since.get(&(namespace.clone(), name.clone())).copied()
+    }
+
+    /// The same for all schedules.
+    pub(crate) fn since(&self) -> impl Iterator<Item = ScheduleSince> {
+        let of = |((namespace, name), since): (&(Name, Name), &Timestamp)| ScheduleSince {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            since: *since,
+        };
+        self.since.iter().map(of)
+    }
 }
 
 #[cfg(test)]
@@ -34,14 +54,18 @@ impl InForce {
     /// What these documents say.
     pub(crate) fn of(documents: &[serde_json::Value]) -> Arc<InForce> {
         let definitions = Definitions::default();
-        let changes: Vec<DefinitionRecord> = documents
-            .iter()
-            .map(|document| DefinitionRecord { document: Json::of(document), removed: false, revision: 1 })
-            .collect();
+        let changes: Vec<DefinitionRecord> =
+            documents.iter().map(|document| change(document, Timestamp(0))).collect();
         definitions.apply(&changes).unwrap();
         assert_eq!(definitions.in_force().documents.len(), documents.len(), "one of them cannot be read");
         definitions.in_force()
     }
+}
+
+/// A definition that was applied then.
+#[cfg(test)]
+pub(crate) fn change(document: &serde_json::Value, at: Timestamp) -> DefinitionRecord {
+    DefinitionRecord { document: Json::of(document), removed: false, revision: 1, at }
 }
 
 type Place = (Kind, Name, Name);
@@ -78,7 +102,7 @@ impl Definitions {
                 documents.insert(place(&definition), definition);
             }
         }
-        let mut revision = before.revision;
+        let (mut revision, mut since) = (before.revision, before.since.clone());
         for change in changes {
             revision = revision.max(change.revision);
             let Some(definition) = read(&change.document) else {
@@ -93,15 +117,23 @@ impl Definitions {
             {
                 self.pin(Arc::new(compiled));
             }
-            if change.removed {
-                documents.remove(&place(&definition));
-            } else {
-                documents.insert(place(&definition), definition);
+            let place = place(&definition);
+            let replaced = documents.remove(&place);
+            if let Definition::Schedule(schedule) = &definition
+                && (change.removed || !is_same_time(replaced.as_ref(), &schedule.spec))
+            {
+                since.insert((place.1.clone(), place.2.clone()), change.at);
+            }
+            if !change.removed {
+                documents.insert(place, definition);
             }
         }
+        since.retain(|(namespace, name), _| {
+            documents.contains_key(&(Kind::Schedule, namespace.clone(), name.clone()))
+        });
         let texts = documents.values().map(text).collect();
         let catalogue = validate::catalogue(documents.into_values().collect())?;
-        self.current.send_replace(Arc::new(InForce { revision, catalogue, documents: texts }));
+        self.current.send_replace(Arc::new(InForce { revision, catalogue, documents: texts, since }));
         Ok(())
     }
 
@@ -119,8 +151,9 @@ impl Definitions {
         former.map(|workflow| document_of(workflow)).collect()
     }
 
-    /// Takes in what the checkpoint of the control shard holds.
-    pub fn load(&self, image: DefinitionsImage) -> Result<(), Vec<Diagnostic>> {
+    /// Takes in what the checkpoint of the control shard holds. The ticks of a schedule of which it does not say from when
+    /// they count, count from `now`.
+    pub fn load(&self, image: DefinitionsImage, now: Timestamp) -> Result<(), Vec<Diagnostic>> {
         for document in &image.former {
             if let Some(Definition::Workflow(workflow)) = read(document)
                 && let Ok(compiled) = compile(&workflow)
@@ -128,14 +161,30 @@ impl Definitions {
                 self.pin(Arc::new(compiled));
             }
         }
+        let since: BTreeMap<(Name, Name), Timestamp> =
+            image.since.into_iter().map(|known| ((known.namespace, known.name), known.since)).collect();
+        let at = |document: &Json| match read(document) {
+            Some(Definition::Schedule(schedule)) => {
+                let place = (schedule.metadata.namespace, schedule.metadata.name);
+                since.get(&place).copied().unwrap_or(now)
+            }
+            Some(_) | None => now,
+        };
         let revision = image.revision;
         let records: Vec<DefinitionRecord> = image
             .current
             .into_iter()
-            .map(|document| DefinitionRecord { document, removed: false, revision })
+            .map(|document| DefinitionRecord { at: at(&document), document, removed: false, revision })
             .collect();
         self.apply(&records)
     }
+}
+
+/// Whether a schedule's ticks are those of the one that it replaces.
+fn is_same_time(replaced: Option<&Definition>, schedule: &Schedule) -> bool {
+    let Some(Definition::Schedule(replaced)) = replaced else { return false };
+    let times = |schedule: &Schedule| (schedule.cron.clone(), schedule.time_zone.clone(), schedule.suspend);
+    times(&replaced.spec) == times(schedule)
 }
 
 fn document_of(workflow: &CompiledWorkflow) -> Json {

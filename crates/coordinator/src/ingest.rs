@@ -116,18 +116,7 @@ impl Ingest {
         workflow: &Arc<CompiledWorkflow>,
         event: &Event,
     ) -> Result<StartRun, Refused> {
-        if let Some(schema) = &workflow.input {
-            check_input(workflow, schema, event)?;
-        }
-        let key = match &workflow.key {
-            None => None,
-            Some(key) => {
-                let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| {
-                    Refused::Unreadable { workflow: workflow.name.clone(), reason: error.to_string() }
-                })?;
-                Some(Arc::<str>::from(value))
-            }
-        };
+        let key = key_of(workflow, event)?;
         let origin = Origin {
             namespace: &workflow.namespace,
             workflow: &workflow.name,
@@ -207,6 +196,19 @@ fn add(answer: &mut Result<Accepted, Refused>, result: Result<(Started, Name), R
         (Ok(_), Err(refused)) => *answer = Err(refused),
         (Err(_), _) => {}
     }
+}
+
+/// The key of the run that an event starts of a workflow, if its data fits.
+pub(crate) fn key_of(workflow: &CompiledWorkflow, event: &Event) -> Result<Option<Arc<str>>, Refused> {
+    if let Some(schema) = &workflow.input {
+        check_input(workflow, schema, event)?;
+    }
+    let Some(key) = &workflow.key else { return Ok(None) };
+    let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| Refused::Unreadable {
+        workflow: workflow.name.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(Some(value.into()))
 }
 
 fn check_input(workflow: &CompiledWorkflow, schema: &Json, event: &Event) -> Result<(), Refused> {

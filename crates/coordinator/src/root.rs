@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use kapell_journal::{Journal, ReadError};
 use kapell_ledger::Ledger;
-use kapell_model::{ShardCount, ShardId};
+use kapell_model::{ShardCount, ShardId, Timestamp};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use kapell_wire::{DecodeError, Image, RecordBody, decode_image, decode_record};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -78,7 +78,7 @@ impl Root {
     ) -> Result<Root, StartError> {
         options.check()?;
         let definitions = Arc::new(Definitions::default());
-        load_definitions(&*journal, &definitions).await?;
+        load_definitions(&*journal, &definitions, runtime.clock.now()).await?;
         let links = Arc::new(Links::new(options.shards, options.mailbox_capacity));
         let args = SupervisorArguments {
             options: options.clone(),
@@ -105,7 +105,11 @@ impl Root {
 }
 
 /// Reads the control shard: first its checkpoint, then what came after.
-async fn load_definitions(journal: &dyn Journal, definitions: &Definitions) -> Result<(), StartError> {
+async fn load_definitions(
+    journal: &dyn Journal,
+    definitions: &Definitions,
+    now: Timestamp,
+) -> Result<(), StartError> {
     let control = ShardId(0);
     let together = |errors: Vec<kapell_model::diagnostic::Diagnostic>| {
         let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -116,7 +120,7 @@ async fn load_definitions(journal: &dyn Journal, definitions: &Definitions) -> R
         let image = image?;
         let Some(bytes) = image.state.filter(|_| image.run == control_run()) else { continue };
         if let Image::Definitions(stored) = decode_image(image.run, &bytes, definitions)? {
-            definitions.load(stored).map_err(together)?;
+            definitions.load(stored, now).map_err(together)?;
         }
     }
     let mut changes = Vec::new();

@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use kapell_kernel::{ErrorClass, TaskError, UnitId};
 use kapell_model::definition::EffectClass;
-use kapell_model::{Json, RunId, Timestamp, ToolRef};
+use kapell_model::plan::{CompiledWorkflow, DefinitionDigest};
+use kapell_model::{Json, Name, RunId, Timestamp, ToolRef};
 use kapell_proto::v1;
 
 use crate::error::DecodeError;
+use crate::record::Definitions;
 use crate::task;
 
 /// `Message.field`.
@@ -56,6 +58,27 @@ pub(crate) fn run(field: Field, bytes: &[u8]) -> Result<RunId, DecodeError> {
             Err(DecodeError::Damaged { field, reason: format!("it has {} bytes, not 16", bytes.len()) })
         }
     }
+}
+
+pub(crate) fn name(field: Field, text: &str) -> Result<Name, DecodeError> {
+    Name::new(text).map_err(|error| DecodeError::Damaged { field, reason: error.to_string() })
+}
+
+/// The version of a workflow that something is pinned to.
+pub(crate) fn workflow(
+    field: Field,
+    digest: &[u8],
+    definitions: &dyn Definitions,
+) -> Result<Arc<CompiledWorkflow>, DecodeError> {
+    let digest = match <[u8; 16]>::try_from(digest) {
+        Ok(digest) => DefinitionDigest(digest),
+        Err(_) if digest.is_empty() => return Err(DecodeError::Missing { field }),
+        Err(_) => {
+            let reason = format!("it has {} bytes, not 16", digest.len());
+            return Err(DecodeError::Damaged { field, reason });
+        }
+    };
+    definitions.by_digest(digest).ok_or(DecodeError::UnknownDefinition { digest })
 }
 
 pub(crate) fn tool(field: Field, text: &str) -> Result<ToolRef, DecodeError> {

@@ -1,10 +1,11 @@
-//! One journal record: a point in time, and an entry of a run or a version of a definition.
+//! One journal record: a point in time, and an entry of a run or a schedule, or a version of a definition.
 //!
 //! Owns: the outermost message, and the refusal of what a newer program wrote.
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use kapell_kernel::Entry;
+use kapell_kernel::schedule::ScheduleEntry;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest};
 use kapell_model::{Json, Timestamp};
 use kapell_proto::journal as proto;
@@ -13,7 +14,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::entry;
 use crate::error::DecodeError;
-use crate::field;
+use crate::{field, schedule};
 
 /// The definitions that runs may be pinned to.
 pub trait Definitions {
@@ -28,6 +29,8 @@ pub enum RecordRef<'a> {
     Entry(&'a Entry),
     /// A version of a definition.
     Definition(&'a DefinitionRecord),
+    /// What happened to a schedule.
+    Schedule(&'a ScheduleEntry),
 }
 
 /// What was read.
@@ -37,6 +40,8 @@ pub enum RecordBody {
     Entry(Entry),
     /// A version of a definition.
     Definition(DefinitionRecord),
+    /// What happened to a schedule.
+    Schedule(ScheduleEntry),
 }
 
 /// A version of a definition, as the control shard keeps it.
@@ -48,6 +53,8 @@ pub struct DefinitionRecord {
     pub removed: bool,
     /// Of all definitions, after this change.
     pub revision: u64,
+    /// When it was changed: the time of its record.
+    pub at: Timestamp,
 }
 
 /// Writes one record. Text is copied twice: into the message and into the bytes.
@@ -62,6 +69,9 @@ pub fn encode_record(at: Timestamp, body: RecordRef<'_>) -> Bytes {
             removed: definition.removed,
             revision: definition.revision,
         }),
+        RecordRef::Schedule(entry) => {
+            proto::record::Kind::Schedule(proto::ScheduleEntry { kind: Some(schedule::to_proto(entry)) })
+        }
     };
     proto::Record { at_ms: at.0, kind: Some(kind) }.encode_to_vec().into()
 }
@@ -81,7 +91,12 @@ pub fn decode_record(
             document: field::json("Definition.document", &definition.document)?,
             removed: definition.removed,
             revision: definition.revision,
+            at: Timestamp(record.at_ms),
         }),
+        Some(proto::record::Kind::Schedule(entry)) => {
+            let kind = entry.kind.ok_or_else(|| nothing_known(bytes, &[4]))?;
+            RecordBody::Schedule(schedule::from_proto(kind, definitions)?)
+        }
         None => return Err(nothing_known(bytes, &[])),
     };
     Ok((Timestamp(record.at_ms), body))
@@ -111,9 +126,14 @@ fn unknown_kind(bytes: &[u8], name: &str) -> Option<DecodeError> {
     let record = proto::Record::decode(bytes).ok()?;
     match record.kind {
         Some(
-            proto::record::Kind::Entry(proto::Entry { kind: Some(_) }) | proto::record::Kind::Definition(_),
+            proto::record::Kind::Entry(proto::Entry { kind: Some(_) })
+            | proto::record::Kind::Schedule(proto::ScheduleEntry { kind: Some(_) })
+            | proto::record::Kind::Definition(_),
         ) => None,
         Some(proto::record::Kind::Entry(proto::Entry { kind: None })) => Some(nothing_known(bytes, &[1])),
+        Some(proto::record::Kind::Schedule(proto::ScheduleEntry { kind: None })) => {
+            Some(nothing_known(bytes, &[4]))
+        }
         None => Some(nothing_known(bytes, &[])),
     }
 }
@@ -122,7 +142,13 @@ fn unknown_kind(bytes: &[u8], name: &str) -> Option<DecodeError> {
 pub(crate) fn nothing_known(bytes: &[u8], path: &[u32]) -> DecodeError {
     match first_message(bytes, path) {
         Some(number) => DecodeError::Newer { what: format!("it is of kind {number}") },
-        None => DecodeError::Missing { field: if path.is_empty() { "Record.kind" } else { "Entry.kind" } },
+        None => DecodeError::Missing {
+            field: match path {
+                [] => "Record.kind",
+                [1, ..] => "Entry.kind",
+                [_, ..] => "ScheduleEntry.kind",
+            },
+        },
     }
 }
 

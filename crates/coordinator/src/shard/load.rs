@@ -148,6 +148,7 @@ fn load_image(
             state.load(Box::new(loaded));
         }
         Image::Ended { at } => state.ended.insert(run, at),
+        Image::Schedule(schedule) => state.schedules.load(run, *schedule),
         Image::Definitions(_) => {}
     }
     Ok(())
@@ -158,7 +159,14 @@ fn load_record(args: &ShardArguments, state: &mut ShardState, placed: &Placed) -
     let (shard, id) = (args.rules.shard, placed.record.run);
     let (_, body) = decode_record(&placed.record.payload, &*args.definitions)
         .map_err(|source| LoadError::Decode { shard, run: id, source })?;
-    let RecordBody::Entry(entry) = body else { return Ok(true) };
+    let entry = match body {
+        RecordBody::Entry(entry) => entry,
+        RecordBody::Schedule(entry) => {
+            state.schedules.evolve(id, &entry);
+            return Ok(true);
+        }
+        RecordBody::Definition(_) => return Ok(true),
+    };
     match (entry, state.runs.get_mut(&id)) {
         (Entry::RunAccepted(accepted), _) => {
             let (run, _) = accept(id, *accepted);
@@ -252,7 +260,7 @@ pub(crate) async fn rebuild(
             (RecordBody::Entry(entry), Some(run)) => {
                 evolve(run, &entry);
             }
-            (RecordBody::Entry(_), None) | (RecordBody::Definition(_), _) => {}
+            (RecordBody::Entry(_), None) | (RecordBody::Definition(_) | RecordBody::Schedule(_), _) => {}
         }
     }
     let rows = runs.values().map(super::row::row).collect();

@@ -64,6 +64,8 @@ pub(crate) enum Request {
     Stats(Reply<Stats>),
     /// Check every run.
     Audit(Reply<Audit>),
+    /// The schedules of a namespace whose ticks are decided here.
+    Schedules(Name, Reply<Vec<kapell_proto::v1::Schedule>>),
     /// Change the definitions (control shard only).
     Define(Vec<DefinitionRecord>, Reply<()>),
     /// Bring back a run that has ended, from its history, for a command that may set it going again.
@@ -85,6 +87,7 @@ impl Request {
             | Request::AwaitEnd(..)
             | Request::Stats(_)
             | Request::Audit(_)
+            | Request::Schedules(..)
             | Request::Define(..)
             | Request::Revive(..)
             | Request::ChildConfirmed(..) => 1,

@@ -17,6 +17,7 @@ use super::keys::Keys;
 use super::message::{Delivered, Origin, Output, Reply, Request, StartRun, Started, Stats, SubmitError};
 use super::orders::{Asked, Owed};
 use super::row::Telling;
+use super::schedules::Schedules;
 use super::timers::Timers;
 use super::waits::{Waiter, Waits};
 use super::{row, view};
@@ -53,6 +54,7 @@ pub(super) struct ShardState {
     pub(super) keys: Keys,
     pub(super) waits: Waits,
     pub(super) timers: Timers,
+    pub(super) schedules: Schedules,
     pub(super) approvals: BTreeSet<OrderPlace>,
     pub(super) gathering: BTreeSet<RunId>,
     pub(super) owed: BTreeMap<Owed, Timestamp>,
@@ -89,6 +91,7 @@ impl ShardState {
             keys: Keys::default(),
             waits: Waits::default(),
             timers: Timers::default(),
+            schedules: Schedules::default(),
             approvals: BTreeSet::new(),
             gathering: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -156,12 +159,20 @@ impl ShardState {
                 self.reply(reply, audit);
             }
             Request::Define(changes, reply) => {
-                self.define(changes, now);
+                self.define(changes);
                 self.reply(reply, ());
+            }
+            Request::Schedules(namespace, reply) => {
+                self.follow_schedules(now, in_force);
+                let seen = self.schedules.view(&namespace);
+                self.reply(reply, seen);
             }
             Request::Revive(run, command, reply) => {
                 let result = self.revive(run, *command, now, in_force);
                 self.reply(reply, result);
+            }
+            Request::ChildConfirmed(run, _, attempt) if self.schedules.knows(run) => {
+                self.tick_confirmed(run, attempt, now);
             }
             Request::ChildConfirmed(run, unit, attempt) => {
                 for owed in [Owed::Child(run, unit, attempt), Owed::ChildEnd(run, unit, attempt)] {
@@ -208,7 +219,7 @@ impl ShardState {
         Ok(Started { run, duplicate: false })
     }
 
-    fn command(
+    pub(super) fn command(
         &mut self,
         run: RunId,
         command: Command,
@@ -246,6 +257,9 @@ impl ShardState {
     ) -> Result<(), SubmitError> {
         let context = Context { catalogue: &in_force.catalogue, shards: self.rules.shards };
         let Some(run) = self.runs.get_mut(&id) else {
+            if self.schedules.knows(id) {
+                return self.tell_schedule(id, &command, now, in_force);
+            }
             let over = self.ended.contains(id);
             return Err(if over {
                 kapell_kernel::Rejected::RunEnded.into()
@@ -320,14 +334,15 @@ impl ShardState {
         self.unsaved.insert(run);
     }
 
-    fn push(&mut self, run: RunId, payload: bytes::Bytes) {
+    pub(super) fn push(&mut self, run: RunId, payload: bytes::Bytes) {
         self.last = self.last.next();
         self.records.push(Record { run, payload });
     }
 
-    fn define(&mut self, changes: Vec<DefinitionRecord>, now: Timestamp) {
+    fn define(&mut self, changes: Vec<DefinitionRecord>) {
         for change in &changes {
-            self.push(crate::definitions::control_run(), encode_record(now, RecordRef::Definition(change)));
+            let record = encode_record(change.at, RecordRef::Definition(change));
+            self.push(crate::definitions::control_run(), record);
         }
         self.unsaved.insert(crate::definitions::control_run());
         self.outputs.push(Output::Defined(changes));
@@ -383,8 +398,14 @@ impl ShardState {
         Delivered { count }
     }
 
-    /// Fires timers that are due; says whether more are.
+    /// When there is something to fire next.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        [self.timers.next(), self.schedules.next()].into_iter().flatten().min()
+    }
+
+    /// Fires timers and ticks that are due; says whether more are.
     pub(super) fn fire(&mut self, now: Timestamp, most: usize, in_force: &InForce) -> bool {
+        let more_ticks = self.fire_schedules(now, most, in_force);
         let due = self.timers.take_due(now, most);
         let full = due.len() == most;
         for (run, key) in due {
@@ -392,7 +413,7 @@ impl ShardState {
                 tracing::debug!(%run, ?key, %error, "a timer was not wanted any more");
             }
         }
-        full
+        full || more_ticks
     }
 
     /// Whether an event may reach a run.
@@ -430,6 +451,8 @@ impl ShardState {
             self.open(id, orders, now, in_force, &mut inline);
         }
         self.drain(inline, now, in_force);
+        self.drive_schedules(now);
+        self.follow_schedules(now, in_force);
         self.origin = Origin::New;
     }
 

@@ -8,7 +8,7 @@ use kapell_kernel::{
 };
 use kapell_model::Timestamp;
 use kapell_model::definition::OnExpire;
-use kapell_model::plan::{DefinitionDigest, StepIndex};
+use kapell_model::plan::StepIndex;
 use kapell_proto::journal as proto;
 use kapell_proto::journal::entry::Kind;
 
@@ -167,19 +167,10 @@ pub(crate) fn accepted(
     entry: proto::RunAccepted,
     definitions: &dyn Definitions,
 ) -> Result<Accepted, DecodeError> {
-    let field = "RunAccepted.definition";
-    let digest = match <[u8; 16]>::try_from(entry.definition.as_slice()) {
-        Ok(bytes) => DefinitionDigest(bytes),
-        Err(_) if entry.definition.is_empty() => return Err(DecodeError::Missing { field }),
-        Err(_) => {
-            let reason = format!("it has {} bytes, not 16", entry.definition.len());
-            return Err(DecodeError::Damaged { field, reason });
-        }
-    };
     Ok(Accepted {
         event: json("RunAccepted.event", &entry.event)?,
         parent: entry.parent.map(parent).transpose()?,
-        workflow: definitions.by_digest(digest).ok_or(DecodeError::UnknownDefinition { digest })?,
+        workflow: field::workflow("RunAccepted.definition", &entry.definition, definitions)?,
         key: entry.key.map(Arc::from),
         nesting: entry.nesting,
         queued: entry.queued,

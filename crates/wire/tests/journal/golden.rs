@@ -10,6 +10,7 @@ use kapell_model::Timestamp;
 use kapell_wire::{RecordBody, RecordRef, decode_image, decode_record, encode_image, encode_record};
 
 use crate::samples::{AT, KINDS, definitions, entries, images, kind_of};
+use crate::schedules;
 use crate::world::{WORLD, run_id};
 
 fn folder() -> PathBuf {
@@ -67,10 +68,22 @@ fn every_definition_and_image_has_its_golden_bytes() {
             (Timestamp(0), RecordBody::Definition(definition))
         );
     }
-    for (name, image) in images() {
+    for (name, image) in images().into_iter().chain(schedules::images()) {
         let bytes = golden(name, &encode_image(&image));
         assert_eq!(decode_image(run_id(7), &bytes, &*WORLD).unwrap(), image, "{name}");
     }
+}
+
+#[test]
+fn every_entry_of_a_schedule_has_its_golden_bytes() {
+    let mut kinds = BTreeSet::new();
+    for (name, entry) in schedules::entries() {
+        let bytes = golden(name, &encode_record(AT, RecordRef::Schedule(&entry)));
+        let read = decode_record(&bytes, &*WORLD).unwrap_or_else(|error| panic!("{name}: {error}"));
+        kinds.insert(schedules::kind_of(&entry));
+        assert_eq!(read, (AT, RecordBody::Schedule(entry)), "{name}");
+    }
+    assert_eq!(kinds.len(), schedules::KINDS, "a kind of entry without golden bytes");
 }
 
 #[test]
@@ -80,6 +93,8 @@ fn no_golden_bytes_are_left_unread() {
         .map(|(name, _)| name)
         .chain(definitions().into_iter().map(|(name, _)| name.to_owned()))
         .chain(images().into_iter().map(|(name, _)| name.to_owned()))
+        .chain(schedules::entries().into_iter().map(|(name, _)| name.to_owned()))
+        .chain(schedules::images().into_iter().map(|(name, _)| name.to_owned()))
         .map(|name| format!("{name}.hex"))
         .collect();
     let there: BTreeSet<String> = fs::read_dir(folder())

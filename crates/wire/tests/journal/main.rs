@@ -7,4 +7,5 @@ mod golden;
 mod images;
 mod plans;
 mod samples;
+mod schedules;
 mod world;

@@ -216,8 +216,11 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
 pub(crate) fn definitions() -> Vec<(&'static str, DefinitionRecord)> {
     let document = json(r#"{"kind":"Workflow"}"#);
     vec![
-        ("definition", DefinitionRecord { document: document.clone(), removed: false, revision: 7 }),
-        ("definition.removed", DefinitionRecord { document, removed: true, revision: 8 }),
+        (
+            "definition",
+            DefinitionRecord { document: document.clone(), removed: false, revision: 7, at: Timestamp(0) },
+        ),
+        ("definition.removed", DefinitionRecord { document, removed: true, revision: 8, at: Timestamp(0) }),
     ]
 }
 
@@ -315,8 +318,12 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
     let winding_up = PhaseImage::WindingUp { towards: canceled.clone(), undo: Undo::Steps };
     let small = RunImage { plan: Some(WORLD.workflow("small").plan.clone()), ..of(PhaseImage::Planning) };
     let run = |image: RunImage| Image::Run(Box::new(image));
-    let definitions =
-        DefinitionsImage { revision: 9, current: vec![json("{}")], former: vec![json("[]"), json("1")] };
+    let definitions = DefinitionsImage {
+        revision: 9,
+        current: vec![json("{}")],
+        former: vec![json("[]"), json("1")],
+        since: vec![],
+    };
     vec![
         ("image-run.running", run(running.clone())),
         ("image-run.queued", run(of(PhaseImage::Queued))),
