@@ -11,6 +11,7 @@ mod given;
 mod output;
 mod resources;
 mod runs;
+mod schedules;
 mod times;
 mod view;
 

@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use crate::company::{DEFINITIONS, Happening, Kind};
 use crate::hosts::COORDINATOR;
 use crate::mix::Mix;
+use crate::ticks;
 use crate::world::World;
 
 /// A request that takes longer is given up and asked again.
@@ -37,8 +38,17 @@ pub(crate) struct Client {
 impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
-        self.insist("apply", || self.apply()).await;
-        if self.mix.is_wide {
+        self.insist("apply", || self.apply(DEFINITIONS.to_owned())).await;
+        if self.mix.schedules > 0 {
+            // A client that starts anew when they are stopped does not apply them again.
+            if !self.world.lock().healed {
+                self.insist("schedule", || {
+                    self.apply(ticks::definitions(self.mix.schedules, ticks::Clock::EveryMinute))
+                })
+                .await;
+            }
+            tokio::join!(self.keep_schedules(), self.look(), self.keep_ledger());
+        } else if self.mix.is_wide {
             tokio::join!(
                 self.publish_all(),
                 self.answer(),
@@ -73,8 +83,8 @@ impl Client {
         Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
     }
 
-    async fn apply(&self) -> anyhow::Result<()> {
-        let files = vec![v1::SourceFile { name: "company.yaml".to_owned(), text: DEFINITIONS.to_owned() }];
+    pub(crate) async fn apply(&self, text: String) -> anyhow::Result<()> {
+        let files = vec![v1::SourceFile { name: "company.yaml".to_owned(), text }];
         let request = v1::ApplyRequest { files, dry_run: false };
         let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
         ensure!(answer.errors.is_empty(), "the definitions do not hold together: {:?}", answer.errors);
@@ -209,6 +219,9 @@ impl Client {
         let (accepted, count) = (self.world.lock().accepted.len(), self.happenings.len());
         if self.mix.is_wide {
             self.replay_one(&mut runs).await?;
+        }
+        if self.mix.schedules > 0 {
+            self.look_at_schedules().await?;
         }
         ensure!(accepted == count, "{accepted} of {count} events are accepted");
         let mut admin = AdminServiceClient::new(channel);

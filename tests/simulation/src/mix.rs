@@ -22,6 +22,8 @@ pub(crate) struct Mix {
     pub(crate) is_only_clocks: bool,
     /// Hosts are cut off for longer than a lease, and then everything that they sent arrives.
     pub(crate) stalls: bool,
+    /// So many schedules.
+    pub(crate) schedules: usize,
 }
 
 /// Checkpoints and history of a shard.
@@ -42,6 +44,7 @@ impl Mix {
         resets: false,
         is_only_clocks: false,
         stalls: false,
+        schedules: 0,
     };
 
     /// Only the clocks go wrong.
@@ -66,7 +69,19 @@ impl Mix {
             resets: often(),
             is_only_clocks: false,
             stalls: often(),
+            schedules: 0,
         }
+    }
+
+    /// The mix of a seed with schedules. Clocks always step, and there are always checkpoints.
+    pub(crate) fn of_schedules(seed: u64, schedules: usize) -> Mix {
+        let dice = SeededEntropy::new(seed ^ 0x71c5);
+        let keep = Keep {
+            entries: 10 + dice.below(90),
+            every: Duration::from_millis(300 + dice.below(2_000)),
+            history: if dice.below(2) == 0 { u64::MAX } else { dice.below(150) },
+        };
+        Mix { keep: Some(keep), steps_clocks: true, schedules, ..Mix::of(seed) }
     }
 
     /// Whether the journal forgets the beginnings of runs.
