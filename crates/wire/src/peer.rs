@@ -21,7 +21,7 @@ pub use frame::{
 };
 pub use parts::{
     child_confirmed_from, child_confirmed_to, definition_from, definition_to, event_from, event_to,
-    run_command_from, run_command_to, run_from, run_to,
+    list_schedules_from, list_schedules_to, run_command_from, run_command_to, run_from, run_to,
 };
 pub use refusal::Refusal;
 pub use rejected::{rejected_from, rejected_to};

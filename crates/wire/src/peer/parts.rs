@@ -1,14 +1,13 @@
 //! Smaller parts of asks.
 use kapell_kernel::{Attempt, Command, UnitId};
-use kapell_model::{Name, RunId};
+use kapell_model::{Name, RunId, Timestamp};
 use kapell_proto::journal;
 use kapell_proto::peer::v1 as proto;
 
 use super::command::{command_from, command_to};
-use super::start::name;
 use crate::cloud_event::Event;
 use crate::error::DecodeError;
-use crate::field::{self, required, sent_json};
+use crate::field::{self, name, required, sent_json};
 use crate::record::{self, DefinitionRecord};
 use crate::task::unit_to;
 
@@ -62,6 +61,17 @@ pub fn event_from(asked: &proto::DeliverEvent) -> Result<(Name, Event), DecodeEr
     Ok((namespace, event))
 }
 
+/// An ask for the schedules of a namespace.
+#[must_use]
+pub fn list_schedules_to(namespace: &Name) -> proto::ListSchedules {
+    proto::ListSchedules { namespace: namespace.to_string() }
+}
+
+/// The namespace whose schedules are asked for.
+pub fn list_schedules_from(asked: &proto::ListSchedules) -> Result<Name, DecodeError> {
+    name("ListSchedules.namespace", &asked.namespace)
+}
+
 /// A version of a definition, as it is sent and stored.
 #[must_use]
 pub fn definition_to(definition: &DefinitionRecord) -> journal::Definition {
@@ -70,7 +80,7 @@ pub fn definition_to(definition: &DefinitionRecord) -> journal::Definition {
 
 /// A version of a definition from a peer.
 pub fn definition_from(definition: &journal::Definition) -> Result<DefinitionRecord, DecodeError> {
-    record::definition_from(definition, sent_json)
+    record::definition_from(definition, Timestamp(0), sent_json)
 }
 
 /// A child that has begun, as its parent's shard is told; one that is ending says so beside it.

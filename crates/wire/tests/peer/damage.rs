@@ -6,7 +6,7 @@ use kapell_proto::v1;
 use kapell_wire::DecodeError;
 use kapell_wire::peer::{
     Refusal, Start, child_confirmed_from, command_from, command_to, definition_from, event_from,
-    rejected_from, rejected_to, run_command_from, run_from,
+    list_schedules_from, rejected_from, rejected_to, run_command_from, run_from,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -196,6 +196,7 @@ fn read_ask(what: proto::ask::What) {
         | What::Watch(proto::Watch { run })
         | What::AwaitEnd(proto::AwaitEnd { run })
         | What::RetryRun(proto::RetryRun { run, .. }) => drop(run_from(&run)),
+        What::ListSchedules(asked) => drop(list_schedules_from(&asked)),
         What::Stats(_) | What::Examine(_) | What::Refresh(_) => {}
     }
 }

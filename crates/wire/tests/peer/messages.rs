@@ -1,12 +1,13 @@
 //! A known message of each kind.
 use kapell_kernel::{Attempt, Command, ParentRef};
-use kapell_model::Json;
+use kapell_model::{Json, Timestamp};
 use kapell_proto::peer::v1 as proto;
 use kapell_proto::v1;
 use kapell_wire::DefinitionRecord;
 use kapell_wire::cloud_event::Event;
 use kapell_wire::peer::{
-    Refusal, Start, WorkflowVersion, child_confirmed_to, definition_to, event_to, run_command_to, run_to,
+    Refusal, Start, WorkflowVersion, child_confirmed_to, definition_to, event_to, list_schedules_to,
+    run_command_to, run_to,
 };
 use proto::answer::What as Said;
 use proto::ask::What;
@@ -16,7 +17,7 @@ use crate::commands::unit;
 use crate::world::{WORLD, name, run_id};
 
 /// How many kinds of messages, asks and answers there are.
-pub(crate) const KINDS: [usize; 3] = [5, 13, 12];
+pub(crate) const KINDS: [usize; 3] = [5, 14, 13];
 
 /// Name of a message's golden file, and which of [`KINDS`] it belongs to.
 pub(crate) fn kind_of(message: &proto::PeerMessage) -> Vec<&'static str> {
@@ -44,6 +45,7 @@ fn ask_kind(what: &What) -> &'static str {
         What::RetryRun(_) => "retry-run",
         What::ChildConfirmed(_) => "child-confirmed",
         What::Refresh(_) => "refresh",
+        What::ListSchedules(_) => "list-schedules",
     }
 }
 
@@ -61,6 +63,7 @@ fn answer_kind(what: &Said) -> &'static str {
         Said::NotOwner(_) => "not-owner",
         Said::Unavailable(_) => "unavailable",
         Said::Unsupported(_) => "unsupported",
+        Said::Schedules(_) => "schedules",
     }
 }
 
@@ -82,7 +85,8 @@ pub(crate) fn event() -> Event {
 }
 
 pub(crate) fn definition() -> DefinitionRecord {
-    DefinitionRecord { document: Json::parse(r#"{"kind":"Policy"}"#).unwrap(), removed: true, revision: 300 }
+    let document = Json::parse(r#"{"kind":"Policy"}"#).unwrap();
+    DefinitionRecord { document, removed: true, revision: 300, at: Timestamp(0) }
 }
 
 fn view() -> v1::Run {
@@ -128,6 +132,7 @@ fn asks() -> Vec<What> {
         What::RetryRun(proto::RetryRun { run: run(), by: "ann".to_owned() }),
         What::ChildConfirmed(child_confirmed_to(run_id(7), unit(), Attempt(2))),
         What::Refresh(proto::Refresh { revision: 300 }),
+        What::ListSchedules(list_schedules_to(&name("retail"))),
     ]
 }
 
@@ -148,6 +153,7 @@ fn answers() -> Vec<Said> {
         approvals: 1,
         queued_commands: 9,
     };
+    let schedule = v1::Schedule { name: "often".to_owned(), started: 300, ..v1::Schedule::default() };
     let finding = v1::Finding { kind: "undriven".to_owned(), ..v1::Finding::default() };
     vec![
         Said::Refused(refusal()),
@@ -166,5 +172,6 @@ fn answers() -> Vec<Said> {
         Said::NotOwner(proto::NotOwner { owner: Some("node-2".to_owned()) }),
         Said::Unavailable(proto::Unavailable {}),
         Said::Unsupported(proto::Unsupported { reason: "it is an ask of a kind".to_owned() }),
+        Said::Schedules(proto::SchedulesFound { schedules: vec![schedule] }),
     ]
 }
