@@ -11,6 +11,7 @@ use kapell_client::{Client, v1};
 use kapell_cluster::NodeName;
 use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
+use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::SqliteLedger;
 use kapell_model::{Name, ShardCount};
@@ -47,6 +48,12 @@ impl Site {
             cluster: cluster(&etcd, &Runtime::system()),
         };
         Some(Site { etcd, stores, _folder: folder })
+    }
+
+    /// What all nodes write.
+    #[must_use]
+    pub fn journal(&self) -> &dyn Journal {
+        &*self.stores.journal
     }
 
     /// A node that has joined, with the shards that it gets at first.

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use kapell_client::v1;
-use kapell_model::Timestamp;
+use kapell_model::{Seq, ShardId, Timestamp};
+use kapell_proto::journal;
 use kapell_runtime::Clock;
 use kapell_tests_cluster::{Node, SHARDS, Site, worker};
+use prost::Message as _;
 use tokio::time::{Instant, sleep};
 
 const SCHEDULES: usize = 1_000;
@@ -123,6 +126,28 @@ async fn all_done(node: &Node, minutes: u64) -> Vec<v1::Schedule> {
     }
 }
 
+/// Every decision to start a run that was ever written, by schedule: its ticks. An owner that does not know what was
+/// decided before would decide it again, though the run would meet its first self.
+async fn decided(site: &Site) -> BTreeMap<String, Vec<u64>> {
+    let mut ticks: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for shard in 0..SHARDS {
+        let mut records = site.journal().read(ShardId(shard), Seq::ZERO);
+        while let Some(placed) = records.next().await {
+            let record = journal::Record::decode(placed.unwrap().record.payload).unwrap();
+            let Some(journal::record::Kind::Schedule(entry)) = record.kind else { continue };
+            let Some(journal::schedule_entry::Kind::TickStarted(started)) = entry.kind else { continue };
+            let event: serde_json::Value = serde_json::from_str(&started.start.unwrap().event).unwrap();
+            let tick = minutes(Timestamp(started.tick_ms));
+            ticks.entry(schedule_of(event["source"].as_str().unwrap())).or_default().push(tick);
+        }
+    }
+    ticks
+}
+
+fn schedule_of(source: &str) -> String {
+    source.strip_prefix("/kapell/schedules/").unwrap().to_owned()
+}
+
 /// Every run that the ledger knows, by schedule: its ticks. The same tick twice is two runs of it.
 async fn ticks(node: &Node) -> BTreeMap<String, Vec<u64>> {
     let mut request = v1::ListRunsRequest { limit: 1_000, ..v1::ListRunsRequest::default() };
@@ -133,9 +158,8 @@ async fn ticks(node: &Node) -> BTreeMap<String, Vec<u64>> {
             assert_eq!(run.state(), v1::RunState::Completed, "{run:?}");
             let output: serde_json::Value = serde_json::from_str(&run.output).unwrap();
             let (of, at) = (output["of"].as_str().unwrap(), output["at"].as_str().unwrap());
-            let name = of.strip_prefix("/kapell/schedules/").unwrap();
             let tick = Timestamp::from_rfc3339(at).unwrap();
-            ticks.entry(name.to_owned()).or_default().push(minutes(tick));
+            ticks.entry(schedule_of(of)).or_default().push(minutes(tick));
         }
         if page.next_cursor.is_empty() {
             assert_eq!(page.behind, 0, "the ledger has it all");
@@ -198,15 +222,16 @@ async fn each_tick_of_a_thousand_schedules_starts_one_run_whoever_owns_them() {
     hand.stop();
     let schedules = all_done(&a, hand.minutes()).await;
     ledger_is_told(&a).await;
-    let ticks = ticks(&a).await;
+    let (ran, decided) = (ticks(&a).await, decided(&site).await);
+    let expected: Vec<u64> = (1..=hand.minutes()).collect();
     for one in &schedules {
-        let mut started = ticks[&one.name].clone();
-        started.sort_unstable();
-        let expected: Vec<u64> = (1..=hand.minutes()).collect();
-        assert_eq!(started, expected, "{one:?}");
+        for mut ticks in [ran[&one.name].clone(), decided[&one.name].clone()] {
+            ticks.sort_unstable();
+            assert_eq!(ticks, expected, "{one:?}");
+        }
         assert_eq!((u64::from(one.started), one.left_out), (hand.minutes(), 0), "{one:?}");
     }
-    assert_eq!(ticks.len(), SCHEDULES);
+    assert_eq!((ran.len(), decided.len()), (SCHEDULES, SCHEDULES));
     a.is_well().await;
 }
 
