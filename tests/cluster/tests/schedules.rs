@@ -204,6 +204,7 @@ async fn each_tick_of_a_thousand_schedules_starts_one_run_whoever_owns_them() {
 
     // A node hangs with starts on their way, and minutes pass while nobody owns its shards.
     hand.minute_passes();
+    // why: some are decided then, some are asked for, and some are over; which ones must not matter
     sleep(Duration::from_millis(30)).await;
     let _hanging = b.hang();
     hand.minute_passes();
