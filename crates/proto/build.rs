@@ -4,7 +4,7 @@ use std::{env, fs, io};
 
 use prost::Message as _;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "io/cloudevents/v1/cloudevents.proto",
     "kapell/v1/task.proto",
     "kapell/v1/worker.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 11] = [
     "kapell/v1/runs.proto",
     "kapell/v1/approvals.proto",
     "kapell/v1/resources.proto",
+    "kapell/v1/schedules.proto",
     "kapell/v1/admin.proto",
     "kapell/journal/v1/image.proto",
     "kapell/peer/v1/peer.proto",

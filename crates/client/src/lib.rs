@@ -27,7 +27,7 @@ use kapell_runtime::{Net, SystemNet};
 
 pub use error::{ClientError, ConnectError};
 pub use kapell_proto::{cloudevents, v1};
-pub use services::{Admin, Approvals, Events, Resources, RunChanges, Runs};
+pub use services::{Admin, Approvals, Events, Resources, RunChanges, Runs, Schedules};
 pub use starter::{AnswerWhen, Starter};
 
 use link::Link;
@@ -82,6 +82,12 @@ impl Client {
     #[must_use]
     pub fn resources(&self) -> Resources {
         Resources(self.link.clone())
+    }
+
+    /// What schedules have done and what comes next.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules {
+        Schedules(self.link.clone())
     }
 
     /// What operators ask.

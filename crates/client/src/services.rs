@@ -11,6 +11,7 @@ use v1::approval_service_client::ApprovalServiceClient;
 use v1::event_service_client::EventServiceClient;
 use v1::resource_service_client::ResourceServiceClient;
 use v1::run_service_client::RunServiceClient;
+use v1::schedule_service_client::ScheduleServiceClient;
 
 use crate::ClientError;
 use crate::link::{ANSWER_BYTES_MAX, Link};
@@ -215,6 +216,18 @@ impl Resources {
         request: v1::DeleteResourceRequest,
     ) -> Result<v1::DeleteResourceResponse, ClientError> {
         ask!(self.0, Repeat::OnlyIfRefused, ResourceServiceClient::delete(request))
+    }
+}
+
+/// What schedules have done and what comes next.
+#[derive(Clone, Debug)]
+pub struct Schedules(pub(crate) Link);
+
+impl Schedules {
+    /// The schedules of a namespace, in order of their names.
+    pub async fn list(&self, namespace: &str) -> Result<v1::ListSchedulesResponse, ClientError> {
+        let request = v1::ListSchedulesRequest { namespace: namespace.to_owned() };
+        ask!(self.0, Repeat::Harmless, ScheduleServiceClient::list(request))
     }
 }
 

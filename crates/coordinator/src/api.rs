@@ -8,6 +8,7 @@ mod forward;
 mod http;
 mod resources;
 mod runs;
+mod schedules;
 mod starts;
 mod status;
 
@@ -110,6 +111,9 @@ pub(crate) fn serve(
             v1::resource_service_server::ResourceServiceServer::new(resources::Resources(parts.clone()))
                 .max_decoding_message_size(APPLY_BYTES_MAX),
         )
+        .add_service(v1::schedule_service_server::ScheduleServiceServer::new(schedules::Schedules(
+            parts.clone(),
+        )))
         .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())));
     if let Ok(reflection) = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(kapell_proto::DESCRIPTORS)

@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::StreamExt as _;
 use kapell_journal::{Journal, ReadError};
 use kapell_model::catalogue::Catalogue;
-use kapell_model::definition::{API_VERSION, Definition, Kind};
+use kapell_model::definition::{API_VERSION, Definition, Kind, Schedule};
 use kapell_model::diagnostic::Diagnostic;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest, compile};
-use kapell_model::{Json, Name, RunId, ShardId, validate};
+use kapell_model::{Json, Name, RunId, ShardId, Timestamp, validate};
 use kapell_wire::{
-    DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
+    DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, ScheduleSince, decode_image,
+    decode_record,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The shard that keeps the definitions.
 pub(crate) const CONTROL: ShardId = ShardId(0);
@@ -34,6 +36,26 @@ pub struct InForce {
     pub catalogue: Catalogue,
     /// As JSON documents, in order of kind, namespace and name.
     pub documents: Vec<Json>,
+    since: Since,
+}
+
+impl InForce {
+    /// From when the ticks of a schedule count: when it was created, or its times were changed last. Known from the
+    /// control shard's journal, so it is the same on every node, however late a node learns of the schedule. `None`: it
+    /// is from before anybody kept that.
+    pub(crate) fn counts_from(&self, namespace: &Name, name: &Name) -> Option<Timestamp> {
+        self.since.get(&(namespace.clone(), name.clone())).copied()
+    }
+
+    /// The same for all schedules.
+    pub(crate) fn since(&self) -> impl Iterator<Item = ScheduleSince> {
+        let of = |((namespace, name), since): (&(Name, Name), &Timestamp)| ScheduleSince {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            since: *since,
+        };
+        self.since.iter().map(of)
+    }
 }
 
 #[cfg(test)]
@@ -41,22 +63,31 @@ impl InForce {
     /// What these documents say.
     pub(crate) fn of(documents: &[serde_json::Value]) -> Arc<InForce> {
         let definitions = Definitions::default();
-        let changes: Vec<DefinitionRecord> = documents
-            .iter()
-            .map(|document| DefinitionRecord { document: Json::of(document), removed: false, revision: 1 })
-            .collect();
+        let changes: Vec<DefinitionRecord> =
+            documents.iter().map(|document| change(document, Timestamp(0))).collect();
         definitions.apply(&changes).unwrap();
         assert_eq!(definitions.in_force().documents.len(), documents.len(), "one of them cannot be read");
         definitions.in_force()
     }
 }
 
+/// A definition that was applied then.
+#[cfg(test)]
+pub(crate) fn change(document: &serde_json::Value, at: Timestamp) -> DefinitionRecord {
+    DefinitionRecord { document: Json::of(document), removed: false, revision: 1, at }
+}
+
 type Place = (Kind, Name, Name);
+
+/// From when the ticks of each schedule count, by namespace and name.
+type Since = BTreeMap<(Name, Name), Timestamp>;
 
 /// All revisions that still matter.
 pub struct Definitions {
     current: watch::Sender<Arc<InForce>>,
     pinned: Mutex<Pinned>,
+    /// When the control shard was read last: the moment before.
+    followed: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// Every version of a workflow that was ever in force and may have runs.
@@ -69,7 +100,11 @@ struct Pinned {
 
 impl Default for Definitions {
     fn default() -> Definitions {
-        Definitions { current: watch::channel(Arc::default()).0, pinned: Mutex::default() }
+        Definitions {
+            current: watch::channel(Arc::default()).0,
+            pinned: Mutex::default(),
+            followed: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -87,39 +122,30 @@ impl Definitions {
     /// Puts changes in force that are on disk.
     pub fn apply(&self, changes: &[DefinitionRecord]) -> Result<(), Vec<Diagnostic>> {
         let before = self.in_force();
-        let stored = before.documents.iter().filter_map(read);
-        let documents = stored.map(|definition| (place(&definition), definition)).collect();
-        let after = self.fold(before.revision, documents, changes)?;
-        self.current.send_replace(Arc::new(after));
+        let mut base = Base::of(before.revision, &before.documents, before.since.clone());
+        changes.iter().for_each(|change| self.change(&mut base, change));
+        self.current.send_replace(Arc::new(base.in_force()?));
         Ok(())
     }
 
-    /// What follows when changes come on top of these documents.
-    fn fold(
-        &self,
-        mut revision: u64,
-        mut documents: BTreeMap<Place, Definition>,
-        changes: &[DefinitionRecord],
-    ) -> Result<InForce, Vec<Diagnostic>> {
-        for change in changes {
-            revision = revision.max(change.revision);
-            let Some(definition) = read(&change.document) else {
-                tracing::error!(
-                    revision = change.revision,
-                    "a stored definition cannot be read; it is left out"
-                );
-                continue;
-            };
-            self.pin_if_workflow(&definition);
+    /// Puts one change on top.
+    fn change(&self, base: &mut Base, change: &DefinitionRecord) {
+        base.revision = base.revision.max(change.revision);
+        let Some(definition) = read_stored(change.revision, &change.document) else { return };
+        self.pin_if_workflow(&definition);
+        let place = place(&definition);
+        let replaced = base.documents.remove(&place);
+        if let Definition::Schedule(schedule) = &definition {
+            let at = (place.1.clone(), place.2.clone());
             if change.removed {
-                documents.remove(&place(&definition));
-            } else {
-                documents.insert(place(&definition), definition);
+                base.since.remove(&at);
+            } else if !base.since.contains_key(&at) || !is_same_time(replaced.as_ref(), &schedule.spec) {
+                base.since.insert(at, change.at);
             }
         }
-        let texts = documents.values().map(text).collect();
-        let catalogue = validate::catalogue(documents.into_values().collect())?;
-        Ok(InForce { revision, catalogue, documents: texts })
+        if !change.removed {
+            base.documents.insert(place, definition);
+        }
     }
 
     fn pin_if_workflow(&self, definition: &Definition) {
@@ -176,6 +202,21 @@ impl Definitions {
         self.adopt(stored, changes)
     }
 
+    /// The same, unless it was read after this moment already: shards that come together read it once.
+    pub(crate) async fn follow_after(
+        &self,
+        moment: Instant,
+        journal: &dyn Journal,
+    ) -> Result<(), Unreadable> {
+        let mut followed = self.followed.lock().await;
+        if followed.is_none_or(|followed| followed < moment) {
+            let now = Instant::now();
+            self.follow(journal).await?;
+            *followed = Some(now);
+        }
+        Ok(())
+    }
+
     /// Puts in force what the control shard holds: its checkpoint, and what came after. What is known already stays as
     /// it is when it is as new.
     pub(crate) fn adopt(
@@ -183,15 +224,15 @@ impl Definitions {
         stored: DefinitionsImage,
         changes: Vec<DefinitionRecord>,
     ) -> Result<(), Unreadable> {
-        for document in &stored.former {
+        for document in stored.former.iter().chain(&stored.current) {
             if let Some(definition) = read(document) {
                 self.pin_if_workflow(&definition);
             }
         }
-        let revision = stored.revision;
-        let of_image = |document| DefinitionRecord { document, removed: false, revision };
-        let all: Vec<DefinitionRecord> = stored.current.into_iter().map(of_image).chain(changes).collect();
-        let read = self.fold(0, BTreeMap::new(), &all)?;
+        let since = stored.since.into_iter().map(|known| ((known.namespace, known.name), known.since));
+        let mut base = Base::of(stored.revision, &stored.current, since.collect());
+        changes.iter().for_each(|change| self.change(&mut base, change));
+        let read = base.in_force()?;
         self.current.send_if_modified(|current| {
             let is_newer = read.revision > current.revision;
             if is_newer {
@@ -201,6 +242,39 @@ impl Definitions {
         });
         Ok(())
     }
+}
+
+/// What changes come on top of.
+struct Base {
+    revision: u64,
+    documents: BTreeMap<Place, Definition>,
+    since: Since,
+}
+
+impl Base {
+    fn of(revision: u64, documents: &[Json], since: Since) -> Base {
+        let stored = documents.iter().filter_map(|document| read_stored(revision, document));
+        Base {
+            revision,
+            documents: stored.map(|definition| (place(&definition), definition)).collect(),
+            since,
+        }
+    }
+
+    /// What follows, if it holds together.
+    fn in_force(self) -> Result<InForce, Vec<Diagnostic>> {
+        let Base { revision, documents, since } = self;
+        let texts = documents.values().map(text).collect();
+        let catalogue = validate::catalogue(documents.into_values().collect())?;
+        Ok(InForce { revision, catalogue, documents: texts, since })
+    }
+}
+
+/// Whether a schedule's ticks are those of the one that it replaces.
+fn is_same_time(replaced: Option<&Definition>, schedule: &Schedule) -> bool {
+    let Some(Definition::Schedule(replaced)) = replaced else { return false };
+    let times = |schedule: &Schedule| (schedule.cron.clone(), schedule.time_zone.clone(), schedule.suspend);
+    times(&replaced.spec) == times(schedule)
 }
 
 /// Why the definitions in the journal cannot be used.
@@ -240,6 +314,14 @@ impl kapell_wire::Definitions for Definitions {
 
 fn read(document: &Json) -> Option<Definition> {
     serde_json::from_str(document.as_str()).ok()
+}
+
+fn read_stored(revision: u64, document: &Json) -> Option<Definition> {
+    let definition = read(document);
+    if definition.is_none() {
+        tracing::error!(revision, "a stored definition cannot be read; it is left out");
+    }
+    definition
 }
 
 /// The canonical text of a definition.

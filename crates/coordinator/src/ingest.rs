@@ -117,23 +117,7 @@ impl Ingest {
         workflow: &Arc<CompiledWorkflow>,
         event: &Event,
     ) -> Result<StartRun, Refused> {
-        if let Some(schema) = &workflow.input {
-            check_input(workflow, schema, event)?;
-        }
-        let key = match &workflow.key {
-            None => None,
-            Some(key) => {
-                let value = key.eval_key(&scope_of("event", &event.json)).map_err(|error| {
-                    Refused::Unreadable { workflow: workflow.name.clone(), reason: error.to_string() }
-                })?;
-                if value.len() > KEY_BYTES_MAX {
-                    let reason =
-                        format!("its key is {} bytes, at most {KEY_BYTES_MAX} are allowed", value.len());
-                    return Err(Refused::Unreadable { workflow: workflow.name.clone(), reason });
-                }
-                Some(Arc::<str>::from(value))
-            }
-        };
+        let key = key_of(workflow, event)?;
         let origin = Origin {
             namespace: &workflow.namespace,
             workflow: &workflow.name,
@@ -218,6 +202,22 @@ fn add(answer: &mut Result<Accepted, Refused>, result: Result<(Started, Name), R
     }
 }
 
+/// The key of the run that an event starts of a workflow, if its data fits.
+pub(crate) fn key_of(workflow: &CompiledWorkflow, event: &Event) -> Result<Option<Arc<str>>, Refused> {
+    if let Some(schema) = &workflow.input {
+        check_input(workflow, schema, event)?;
+    }
+    let Some(key) = &workflow.key else { return Ok(None) };
+    let unreadable = |reason: String| Refused::Unreadable { workflow: workflow.name.clone(), reason };
+    let value = key.eval_key(&scope_of("event", &event.json));
+    let value = value.map_err(|error| unreadable(error.to_string()))?;
+    if value.len() > KEY_BYTES_MAX {
+        let reason = format!("its key is {} bytes, at most {KEY_BYTES_MAX} are allowed", value.len());
+        return Err(unreadable(reason));
+    }
+    Ok(Some(value.into()))
+}
+
 fn check_input(workflow: &CompiledWorkflow, schema: &Json, event: &Event) -> Result<(), Refused> {
     let refuse = |reason: String| Refused::DoesNotFit { workflow: workflow.name.clone(), reason };
     let check = SchemaCheck::compile(Some(&schema.value())).map_err(|error| refuse(error.to_string()))?;
@@ -254,7 +254,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::own_event::own_event;
+    use crate::own_event::OwnEvent;
 
     #[test]
     fn a_key_has_a_kibibyte_and_no_more() {
@@ -267,8 +267,9 @@ mod tests {
         let ingest = Ingest { links, definitions, shards };
         let workflow = in_force.catalogue.workflow(&Name::default_namespace(), &Name::new("w").unwrap());
         let start = |bytes: usize| {
-            let event = own_event("t", "/s", "1", None, &Json::string(&"k".repeat(bytes))).unwrap();
-            ingest.start_of(workflow.unwrap(), &event)
+            let data = &Json::string(&"k".repeat(bytes));
+            let event = OwnEvent { event_type: "t", source: "/s", id: "1", subject: None, time: None, data };
+            ingest.start_of(workflow.unwrap(), &event.make().unwrap())
         };
         assert_eq!(start(KEY_BYTES_MAX).unwrap().key.unwrap().len(), KEY_BYTES_MAX);
         let refused = start(KEY_BYTES_MAX + 1).unwrap_err();

@@ -9,6 +9,8 @@ mod context;
 mod definitions;
 mod dispatch;
 mod ingest;
+#[cfg(test)]
+mod kept;
 mod limits;
 mod links;
 mod membership;

@@ -11,6 +11,7 @@ use kapell_model::{Epoch, Name, ShardCount};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::ActorRef;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::definitions::Definitions;
 use crate::placement::PlacementMessage;
@@ -18,6 +19,8 @@ use crate::placement::PlacementMessage;
 const MEMBERSHIP: Job = Job { name: "membership", on_panic: OnDeath::StopNode };
 /// Pause before the cluster is asked again to take this node in.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before changed definitions are read again that could not be read.
+const READ_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a member needs.
 pub(crate) struct Membership {
@@ -89,6 +92,7 @@ impl Membership {
             revisions.mark_changed();
         }
         let mut lost = session.lost();
+        let mut again = None;
         loop {
             tokio::select! {
                 biased;
@@ -104,12 +108,20 @@ impl Membership {
                 }
                 Ok(()) = revisions.changed() => {
                     revisions.borrow_and_update();
-                    if let Err(error) = self.definitions.follow(&*self.journal).await {
-                        tracing::error!(%error, "changed definitions cannot be read");
-                    }
+                    again = self.read_definitions().await;
+                }
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    again = self.read_definitions().await;
                 }
             }
         }
+    }
+
+    /// If they cannot be read, says when to try again: nobody tells of them a second time.
+    async fn read_definitions(&self) -> Option<Instant> {
+        let error = self.definitions.follow(&*self.journal).await.err()?;
+        tracing::error!(%error, "changed definitions cannot be read; it is tried again");
+        Some(Instant::now() + READ_PAUSE)
     }
 
     fn tell(&self, message: PlacementMessage) {
@@ -137,3 +149,61 @@ fn pause(error: &JoinError) -> Duration {
 /// The counter that says that definitions changed.
 pub(crate) static DEFINITIONS: LazyLock<Name> =
     LazyLock::new(|| Name::new("definitions").expect("it is a name"));
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use kapell_cluster::{NodeName, Solo};
+    use kapell_journal::{Placed, Record};
+    use kapell_model::{Seq, Timestamp};
+    use kapell_wire::{RecordRef, encode_record};
+    use ractor::{Actor, ActorProcessingErr};
+
+    use super::*;
+    use crate::definitions::{change, control_run};
+    use crate::kept::Kept;
+
+    /// Placement that does nothing.
+    struct Deaf;
+
+    impl Actor for Deaf {
+        type Msg = PlacementMessage;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<PlacementMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn changed_definitions_are_read_again_until_they_can_be_read() {
+        let document = serde_json::json!({
+            "apiVersion": "kapell.dev/v1", "kind": "Workflow", "metadata": { "name": "nap" },
+            "spec": { "steps": [{ "id": "nap", "wait": { "for": "1h" } }] },
+        });
+        let payload = encode_record(Timestamp(1), RecordRef::Definition(&change(&document, Timestamp(1))));
+        let records = vec![Placed { seq: Seq(1), record: Record { run: control_run(), payload } }];
+        let journal = Kept { hiccups: AtomicU32::new(2), ..Kept::of(records) };
+        let (placement, _) = Actor::spawn(None, Deaf, ()).await.unwrap();
+        let (address, version) = ("127.0.0.1:1".to_owned(), "0".to_owned());
+        let membership = Membership {
+            cluster: Arc::new(Solo::new()),
+            member: Member { node: NodeName::local(), address, version },
+            shards: ShardCount::default(),
+            journal: Arc::new(journal),
+            definitions: Arc::default(),
+            placement,
+            runtime: Runtime::system(),
+        };
+        let session = membership.cluster.join(membership.member.clone(), Epoch(0)).await.unwrap();
+        session.bump(&DEFINITIONS).await.unwrap();
+        let mut known = membership.definitions.subscribe();
+        let known = async { known.wait_for(|known| known.revision == 1).await.map(drop) };
+        tokio::select! {
+            why = membership.follow(&*session) => panic!("{why:?}"),
+            known = tokio::time::timeout(Duration::from_secs(10), known) => known.unwrap().unwrap(),
+        }
+    }
+}

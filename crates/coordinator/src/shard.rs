@@ -12,6 +12,7 @@ mod mailbox;
 mod message;
 mod orders;
 mod row;
+mod schedules;
 mod state;
 mod timers;
 mod view;

@@ -8,6 +8,8 @@ use kapell_kernel::{
 use kapell_model::{Seq, Timestamp};
 use kapell_proto::v1;
 
+use crate::own_event::Above;
+
 /// One line for each entry.
 pub(crate) fn tell(run: &Run, entries: &[(Seq, Timestamp, Entry)]) -> Vec<v1::StoryLine> {
     entries.iter().map(|(seq, at, entry)| line(run, *seq, *at, entry)).collect()
@@ -144,11 +146,20 @@ fn short(text: &str) -> String {
 fn text(run: &Run, entry: &Entry) -> String {
     match entry {
         Entry::RunAccepted(accepted) => {
-            let event = accepted.event.value();
+            let (event, workflow) = (accepted.event.value(), &accepted.workflow.name);
             let key = accepted.key.as_ref().map_or_else(String::new, |key| format!(", key `{key}`"));
             let queued = if accepted.queued { "; an earlier run of the key goes first" } else { "" };
-            let (kind, source) = (&event["type"], &event["source"]);
-            format!("event {kind} from {source} started workflow `{}`{key}{queued}", accepted.workflow.name)
+            match Above::of(accepted) {
+                Above::Schedule(name, tick) => {
+                    format!(
+                        "schedule `{name}` started workflow `{workflow}` for its tick of {tick}{key}{queued}"
+                    )
+                }
+                Above::Nothing | Above::Run(_) => {
+                    let (kind, source) = (&event["type"], &event["source"]);
+                    format!("event {kind} from {source} started workflow `{workflow}`{key}{queued}")
+                }
+            }
         }
         Entry::TurnTaken => "its turn came".to_owned(),
         Entry::ContextGathered { context, .. } => format!("context gathered: {}", short(context.as_str())),
@@ -222,7 +233,10 @@ fn text(run: &Run, entry: &Entry) -> String {
         }
         Entry::UnitSettled { .. } => "let go, its last call is over".to_owned(),
         Entry::RunEnded { ending: how, .. } => ending(how),
-        Entry::ParentTold => "the run that started it knows".to_owned(),
+        Entry::ParentTold => match Above::of(run.accepted()) {
+            Above::Schedule(..) => "the schedule that started it knows".to_owned(),
+            Above::Nothing | Above::Run(_) => "the run that started it knows".to_owned(),
+        },
         Entry::OutcomeBound { verdict, .. } => match verdict {
             OutcomeVerdict::Success => "outcome: success".to_owned(),
             OutcomeVerdict::Failure => "outcome: failure".to_owned(),

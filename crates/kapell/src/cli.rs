@@ -12,6 +12,7 @@ mod given;
 mod output;
 mod resources;
 mod runs;
+mod schedules;
 mod times;
 mod view;
 

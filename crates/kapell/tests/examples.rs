@@ -19,14 +19,25 @@ fn sources(folder: &str) -> Vec<SourceFile> {
     files.into_iter().map(read).collect()
 }
 
-#[test]
-fn the_vendor_pricing_example_loads_and_warns_of_the_mail_alone() {
-    let loaded = match validate::load(&sources("vendor-pricing")) {
+fn loaded(folder: &str) -> validate::Loaded {
+    match validate::load(&sources(folder)) {
         Ok(loaded) => loaded,
         Err(wrong) => panic!("{}", wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
-    };
+    }
+}
+
+#[test]
+fn the_vendor_pricing_example_loads_and_warns_of_the_mail_alone() {
+    let loaded = loaded("vendor-pricing");
     assert_eq!(loaded.definitions.len(), 16);
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0].contains("`send`"), "a mail whose fate is unknown is asked about: {warnings:#?}");
+}
+
+#[test]
+fn the_schedules_load_without_a_warning() {
+    let loaded = loaded("schedules");
+    assert_eq!(loaded.definitions.len(), 5);
+    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
 }

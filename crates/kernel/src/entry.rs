@@ -22,7 +22,7 @@ pub struct Accepted {
     pub key: Option<Arc<str>>,
     /// The CloudEvent that started it.
     pub event: Json,
-    /// Who started it, for a subworkflow.
+    /// Who started it, for a subworkflow: a run. Or a schedule, under the id by which its shard knows it.
     pub parent: Option<ParentRef>,
     /// How many runs are above it.
     pub nesting: u32,

@@ -22,6 +22,7 @@ pub mod judgement;
 mod order;
 mod outstanding;
 mod run;
+pub mod schedule;
 mod scope;
 mod unit;
 

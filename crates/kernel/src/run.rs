@@ -143,7 +143,8 @@ pub enum Ending {
     },
 }
 
-/// Who started a subworkflow's run.
+/// Who started a run and is told how it ended: a unit of another run, or a schedule, with the number of the start as
+/// its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParentRef {
     /// The run.

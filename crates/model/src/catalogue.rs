@@ -20,6 +20,7 @@ pub use skill::{SchemaCheck, SchemaError, SchemaViolation, SkillEntry};
 pub use statement::SqlStatement;
 pub use tool::ToolEntry;
 
+use crate::cron::Cron;
 use crate::definition::{Definition, Schedule};
 use crate::plan::{CompiledWorkflow, DefinitionDigest};
 use crate::{Name, ToolRef};
@@ -43,9 +44,18 @@ pub struct Namespace {
     /// In order of their names.
     pub policies: Vec<Arc<CompiledPolicy>>,
     /// By name.
-    pub schedules: BTreeMap<Name, Schedule>,
+    pub schedules: BTreeMap<Name, Arc<CompiledSchedule>>,
     /// As they were written.
     pub definitions: Vec<Definition>,
+}
+
+/// A schedule with its ticks.
+#[derive(Clone, Debug)]
+pub struct CompiledSchedule {
+    /// As it was written.
+    pub spec: Schedule,
+    /// When it ticks.
+    pub cron: Cron,
 }
 
 impl Catalogue {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::Timestamp;
+
 /// One fixed partition of the runs. Counted from zero; shard 0 is also the control shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
@@ -131,6 +133,31 @@ impl RunId {
         let item = item.map_or([0xff; 4], u32::to_be_bytes);
         let low = digest(&[b"child", &parent.0.to_be_bytes(), step.as_bytes(), &item, &try_no.to_be_bytes()]);
         RunId::new(ShardId((low % u128::from(shards.get())) as u16), low)
+    }
+
+    /// The id under which a schedule is kept, in the shard that decides its ticks. No run has it.
+    #[must_use]
+    pub fn of_schedule(shards: ShardCount, namespace: &Name, name: &Name) -> RunId {
+        let low = digest(&[b"schedule", namespace.as_str().as_bytes(), name.as_str().as_bytes()]);
+        RunId::new(ShardId((low % u128::from(shards.get())) as u16), low)
+    }
+
+    /// The id of the run that a schedule starts at a tick: the same tick meets its first self.
+    #[must_use]
+    pub fn of_tick(
+        shards: ShardCount,
+        namespace: &Name,
+        schedule: &Name,
+        tick: Timestamp,
+        key: Option<&str>,
+    ) -> RunId {
+        let (namespace_bytes, schedule) = (namespace.as_str().as_bytes(), schedule.as_str().as_bytes());
+        let low = digest(&[b"tick", namespace_bytes, schedule, &tick.0.to_be_bytes()]);
+        let shard = match key {
+            Some(key) => shards.of_key(namespace, key),
+            None => ShardId((low % u128::from(shards.get())) as u16),
+        };
+        RunId::new(shard, low)
     }
 
     /// The shard that this run lives in.
@@ -301,6 +328,19 @@ mod tests {
         assert_eq!(id("shop", "1"), id("shop", "1"));
         assert_ne!(id("shop", "1"), id("shop1", ""));
         assert_eq!(id("shop", "1").shard(), id("erp", "2").shard(), "one key, one shard");
+    }
+
+    #[test]
+    fn a_tick_is_one_run_and_a_schedule_is_none_of_its_runs() {
+        let shards = ShardCount::new(8).unwrap();
+        let (ns, a, b) = (Name::default_namespace(), Name::new("a").unwrap(), Name::new("b").unwrap());
+        let id = |schedule, tick, key| RunId::of_tick(shards, &ns, schedule, Timestamp(tick), key);
+        assert_eq!(id(&a, 60_000, None), id(&a, 60_000, None));
+        assert_ne!(id(&a, 60_000, None), id(&a, 120_000, None));
+        assert_ne!(id(&a, 60_000, None), id(&b, 60_000, None));
+        assert_eq!(id(&a, 60_000, Some("k")).shard(), id(&b, 0, Some("k")).shard(), "one key, one shard");
+        assert_ne!(RunId::of_schedule(shards, &ns, &a), id(&a, 0, None));
+        assert!(RunId::of_schedule(shards, &a, &b) != RunId::of_schedule(shards, &b, &a));
     }
 
     #[test]

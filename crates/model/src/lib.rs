@@ -3,6 +3,7 @@
 //! Owns: what a workflow, specialist, connector, connection, policy or schedule is, and which of them are valid
 //! together. Never: does I/O, awaits, or knows what a run is doing (that is the kernel).
 pub mod catalogue;
+pub mod cron;
 pub mod definition;
 pub mod diagnostic;
 pub mod expr;

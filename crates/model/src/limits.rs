@@ -72,3 +72,16 @@ pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(60);
 /// Time that a person has to answer, unless the step says otherwise.
 pub const APPROVAL_EXPIRES_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// How far ahead a tick of a schedule is looked for.
+pub const TICK_SEARCH_YEARS: i64 = 50;
+/// A tick that is this late was missed: it is made up for as the schedule's `catchup` says. More than a shard needs to
+/// change its owner.
+pub const TICK_LATE_MAX: Duration = Duration::from_secs(10);
+/// Missed ticks that `catchup: all` makes up for: the latest ones.
+pub const CATCHUP_TICKS_MAX: usize = 1_000;
+/// Ticks that were left out together are counted up to here.
+pub const TICKS_COUNTED_MAX: u64 = 1_000;
+/// Runs of one schedule that are not over.
+pub const SCHEDULE_RUNS_MAX: usize = 1_000;
+/// Ticks of one schedule that wait for its last run to be over.
+pub const SCHEDULE_WAITING_MAX: usize = 1_000;

@@ -189,8 +189,8 @@ impl Set {
                     into.workflows.extend(compiled.map(|compiled| (name, Arc::new(compiled))));
                 }
                 Definition::Schedule(document) => {
-                    schedules::schedule(&mut findings, document, &index);
-                    into.schedules.insert(name, document.spec.clone());
+                    let compiled = schedules::schedule(&mut findings, document, &index);
+                    into.schedules.extend(compiled.map(|compiled| (name, Arc::new(compiled))));
                 }
             }
         }

@@ -238,14 +238,17 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn schedule() -> impl Strategy<Value = Schedule> {
-    (text(), of(text()), name(), of(value())).prop_map(|(cron, time_zone, workflow, with)| Schedule {
-        cron,
-        time_zone,
-        workflow,
-        with,
-        catchup: Catchup::All,
-        overlap: Overlap::Queue,
-    })
+    (text(), of(text()), name(), of(value()), any::<bool>()).prop_map(
+        |(cron, time_zone, workflow, with, suspend)| Schedule {
+            cron,
+            time_zone,
+            workflow,
+            with,
+            catchup: Catchup::All,
+            overlap: Overlap::Queue,
+            suspend,
+        },
+    )
 }
 
 fn document<S: std::fmt::Debug>(spec: impl Strategy<Value = S>) -> impl Strategy<Value = Document<S>> {

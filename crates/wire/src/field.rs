@@ -3,11 +3,12 @@ use std::sync::Arc;
 
 use kapell_kernel::{ErrorClass, TaskError, UnitId};
 use kapell_model::definition::EffectClass;
-use kapell_model::plan::DefinitionDigest;
-use kapell_model::{Json, RunId, Timestamp, ToolRef};
+use kapell_model::plan::{CompiledWorkflow, DefinitionDigest};
+use kapell_model::{Json, Name, RunId, Timestamp, ToolRef};
 use kapell_proto::v1;
 
 use crate::error::DecodeError;
+use crate::record::Definitions;
 use crate::task;
 
 /// `Message.field`.
@@ -62,6 +63,23 @@ pub(crate) fn unit(field: Field, unit: Option<v1::UnitId>) -> Result<UnitId, Dec
 
 pub(crate) fn run(field: Field, bytes: &[u8]) -> Result<RunId, DecodeError> {
     sixteen(field, bytes).map(RunId::from_bytes)
+}
+
+pub(crate) fn name(field: Field, text: &str) -> Result<Name, DecodeError> {
+    if text.is_empty() {
+        return Err(DecodeError::Missing { field });
+    }
+    Name::new(text).map_err(|error| DecodeError::Damaged { field, reason: error.to_string() })
+}
+
+/// The version of a workflow that something is pinned to.
+pub(crate) fn workflow(
+    field: Field,
+    digest: &[u8],
+    definitions: &dyn Definitions,
+) -> Result<Arc<CompiledWorkflow>, DecodeError> {
+    let digest = self::digest(field, digest)?;
+    definitions.by_digest(digest).ok_or(DecodeError::UnknownDefinition { digest })
 }
 
 pub(crate) fn tool(field: Field, text: &str) -> Result<ToolRef, DecodeError> {

@@ -6,13 +6,15 @@ mod unit;
 
 use bytes::Bytes;
 use kapell_kernel::RunImage;
-use kapell_model::{Json, RunId, Timestamp};
+use kapell_kernel::schedule::ScheduleState;
+use kapell_model::{Json, Name, RunId, Timestamp};
 use kapell_proto::journal as proto;
 use prost::Message as _;
 
 use crate::error::DecodeError;
-use crate::field::json_list;
+use crate::field::{json_list, name};
 use crate::record::{Definitions, read_whole};
+use crate::schedule;
 
 /// What a checkpoint holds for one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Image {
     },
     /// The definitions, in the control shard.
     Definitions(DefinitionsImage),
+    /// A schedule.
+    Schedule(Box<ScheduleState>),
 }
 
 /// The definitions of a cluster.
@@ -37,6 +41,19 @@ pub struct DefinitionsImage {
     pub current: Vec<Json>,
     /// Those in force no longer that a run may be pinned to.
     pub former: Vec<Json>,
+    /// From when the ticks of each schedule count.
+    pub since: Vec<ScheduleSince>,
+}
+
+/// From when the ticks of a schedule count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleSince {
+    /// Tenant.
+    pub namespace: Name,
+    /// The schedule.
+    pub name: Name,
+    /// When it was created, or its times were changed.
+    pub since: Timestamp,
 }
 
 /// Writes one image.
@@ -50,7 +67,9 @@ pub fn encode_image(image: &Image) -> Bytes {
             revision: definitions.revision,
             current: texts(&definitions.current),
             former: texts(&definitions.former),
+            since: definitions.since.iter().map(since_to).collect(),
         }),
+        Image::Schedule(state) => proto::image::Kind::Schedule(schedule::image_to(state)),
     };
     proto::Image { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -65,6 +84,26 @@ pub fn decode_image(id: RunId, bytes: &[u8], definitions: &dyn Definitions) -> R
             revision: stored.revision,
             current: json_list("DefinitionsImage.current", &stored.current)?,
             former: json_list("DefinitionsImage.former", &stored.former)?,
+            since: stored.since.iter().map(since_from).collect::<Result<_, _>>()?,
         }),
+        proto::image::Kind::Schedule(state) => {
+            Image::Schedule(Box::new(schedule::image_from(state, definitions)?))
+        }
+    })
+}
+
+fn since_to(since: &ScheduleSince) -> proto::ScheduleSince {
+    proto::ScheduleSince {
+        namespace: since.namespace.to_string(),
+        name: since.name.to_string(),
+        since_ms: since.since.0,
+    }
+}
+
+fn since_from(since: &proto::ScheduleSince) -> Result<ScheduleSince, DecodeError> {
+    Ok(ScheduleSince {
+        namespace: name("ScheduleSince.namespace", &since.namespace)?,
+        name: name("ScheduleSince.name", &since.name)?,
+        since: Timestamp(since.since_ms),
     })
 }

@@ -13,8 +13,9 @@ mod image;
 pub mod peer;
 mod plan;
 mod record;
+mod schedule;
 pub mod task;
 
 pub use error::DecodeError;
-pub use image::{DefinitionsImage, Image, decode_image, encode_image};
+pub use image::{DefinitionsImage, Image, ScheduleSince, decode_image, encode_image};
 pub use record::{DefinitionRecord, Definitions, RecordBody, RecordRef, decode_record, encode_record};

@@ -20,8 +20,8 @@ pub use frame::{
     TooLong, next_frame,
 };
 pub use parts::{
-    child_confirmed_from, child_confirmed_to, event_from, event_to, run_command_from, run_command_to,
-    run_from, run_to,
+    child_confirmed_from, child_confirmed_to, event_from, event_to, list_schedules_from, list_schedules_to,
+    run_command_from, run_command_to, run_from, run_to,
 };
 pub use refusal::Refusal;
 pub use rejected::{rejected_from, rejected_to};

@@ -1,10 +1,11 @@
-//! One journal record: a point in time, and an entry of a run or a version of a definition.
+//! One journal record: a point in time, and an entry of a run or a schedule, or a version of a definition.
 //!
 //! Owns: the outermost message, and the refusal of what a newer program wrote.
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use kapell_kernel::Entry;
+use kapell_kernel::schedule::ScheduleEntry;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest};
 use kapell_model::{Json, Timestamp};
 use kapell_proto::journal as proto;
@@ -14,6 +15,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use crate::entry;
 use crate::error::DecodeError;
 use crate::field;
+use crate::schedule;
 
 /// The definitions that runs may be pinned to.
 pub trait Definitions {
@@ -28,6 +30,8 @@ pub enum RecordRef<'a> {
     Entry(&'a Entry),
     /// A version of a definition.
     Definition(&'a DefinitionRecord),
+    /// What happened to a schedule.
+    Schedule(&'a ScheduleEntry),
 }
 
 /// What was read.
@@ -37,6 +41,8 @@ pub enum RecordBody {
     Entry(Entry),
     /// A version of a definition.
     Definition(DefinitionRecord),
+    /// What happened to a schedule.
+    Schedule(ScheduleEntry),
 }
 
 /// A version of a definition, as the control shard keeps it.
@@ -48,6 +54,8 @@ pub struct DefinitionRecord {
     pub removed: bool,
     /// Of all definitions, after this change.
     pub revision: u64,
+    /// When it was changed: the time of its record.
+    pub at: Timestamp,
 }
 
 /// Writes one record. Text is copied twice: into the message and into the bytes.
@@ -58,6 +66,9 @@ pub fn encode_record(at: Timestamp, body: RecordRef<'_>) -> Bytes {
             proto::record::Kind::Entry(proto::Entry { kind: Some(entry::to_proto(at, entry)) })
         }
         RecordRef::Definition(definition) => proto::record::Kind::Definition(definition_to(definition)),
+        RecordRef::Schedule(entry) => {
+            proto::record::Kind::Schedule(proto::ScheduleEntry { kind: Some(schedule::to_proto(entry)) })
+        }
     };
     proto::Record { at_ms: at.0, kind: Some(kind) }.encode_to_vec().into()
 }
@@ -74,7 +85,11 @@ pub fn decode_record(
             RecordBody::Entry(entry::from_proto(Timestamp(record.at_ms), kind, definitions)?)
         }
         Some(proto::record::Kind::Definition(definition)) => {
-            RecordBody::Definition(definition_from(&definition)?)
+            RecordBody::Definition(definition_from(&definition, Timestamp(record.at_ms))?)
+        }
+        Some(proto::record::Kind::Schedule(entry)) => {
+            let kind = entry.kind.ok_or_else(|| nothing_known(bytes, &[4]))?;
+            RecordBody::Schedule(schedule::from_proto(kind, definitions)?)
         }
         None => return Err(nothing_known(bytes, &[])),
     };
@@ -89,11 +104,12 @@ fn definition_to(definition: &DefinitionRecord) -> proto::Definition {
     }
 }
 
-fn definition_from(definition: &proto::Definition) -> Result<DefinitionRecord, DecodeError> {
+fn definition_from(definition: &proto::Definition, at: Timestamp) -> Result<DefinitionRecord, DecodeError> {
     Ok(DefinitionRecord {
         document: field::json("Definition.document", &definition.document)?,
         removed: definition.removed,
         revision: definition.revision,
+        at,
     })
 }
 
@@ -121,9 +137,14 @@ fn unknown_kind(bytes: &[u8], name: &str) -> Option<DecodeError> {
     let record = proto::Record::decode(bytes).ok()?;
     match record.kind {
         Some(
-            proto::record::Kind::Entry(proto::Entry { kind: Some(_) }) | proto::record::Kind::Definition(_),
+            proto::record::Kind::Entry(proto::Entry { kind: Some(_) })
+            | proto::record::Kind::Schedule(proto::ScheduleEntry { kind: Some(_) })
+            | proto::record::Kind::Definition(_),
         ) => None,
         Some(proto::record::Kind::Entry(proto::Entry { kind: None })) => Some(nothing_known(bytes, &[1])),
+        Some(proto::record::Kind::Schedule(proto::ScheduleEntry { kind: None })) => {
+            Some(nothing_known(bytes, &[4]))
+        }
         None => Some(nothing_known(bytes, &[])),
     }
 }
@@ -132,7 +153,13 @@ fn unknown_kind(bytes: &[u8], name: &str) -> Option<DecodeError> {
 pub(crate) fn nothing_known(bytes: &[u8], path: &[u32]) -> DecodeError {
     match first_message(bytes, path) {
         Some(number) => DecodeError::Newer { what: format!("it is of kind {number}") },
-        None => DecodeError::Missing { field: if path.is_empty() { "Record.kind" } else { "Entry.kind" } },
+        None => DecodeError::Missing {
+            field: match path {
+                [] => "Record.kind",
+                [1, ..] => "Entry.kind",
+                [_, ..] => "ScheduleEntry.kind",
+            },
+        },
     }
 }
 

@@ -12,10 +12,11 @@ use kapell_client::{Client, v1};
 use kapell_cluster::NodeName;
 use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
+use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::SqliteLedger;
 use kapell_model::{Name, ShardCount, ShardId};
-use kapell_runtime::Runtime;
+use kapell_runtime::{Clock, Runtime, SystemClock};
 use kapell_tests_servers::Etcd;
 use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
 use tokio::time::{Instant, sleep};
@@ -57,9 +58,20 @@ impl Site {
         Site { lease, ..self }
     }
 
+    /// What all nodes write.
+    #[must_use]
+    pub fn journal(&self) -> &dyn Journal {
+        &*self.stores.journal
+    }
+
     /// A node that has joined, with the shards that it gets at first.
     pub async fn node(&self, name: &str) -> Node {
-        let runtime = Runtime::system();
+        self.node_by(name, Arc::new(SystemClock)).await
+    }
+
+    /// The same, on a machine with this clock. Leases do not go by it.
+    pub async fn node_by(&self, name: &str, clock: Arc<dyn Clock>) -> Node {
+        let runtime = Runtime { clock, ..Runtime::system() };
         let options = CoordinatorOptions {
             listen: "127.0.0.1:0".to_owned(),
             node: NodeName::new(name).unwrap(),

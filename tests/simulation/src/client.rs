@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use crate::company::{DEFINITIONS, Happening, Kind, SLOW_DEFINITIONS};
 use crate::hosts::COORDINATOR;
 use crate::mix::Mix;
+use crate::ticks;
 use crate::world::World;
 
 /// A request that takes longer is given up and asked again.
@@ -37,8 +38,16 @@ pub(crate) struct Client {
 impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
-        self.insist("apply", || self.apply()).await;
-        if self.mix.is_wide {
+        self.insist("apply", || self.apply(self.sources())).await;
+        if self.mix.schedules > 0 {
+            // A client that starts anew when they are stopped does not apply them again.
+            if !self.world.lock().healed {
+                let clock = ticks::Clock::EveryMinute;
+                let schedules = || ticks::definitions(self.mix.schedules, clock);
+                self.insist("schedule", || self.apply(vec![("schedules.yaml", schedules())])).await;
+            }
+            tokio::join!(self.keep_schedules(), self.look(), self.keep_ledger());
+        } else if self.mix.is_wide {
             tokio::join!(
                 self.publish_all(),
                 self.answer(),
@@ -73,11 +82,14 @@ impl Client {
         Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
     }
 
-    async fn apply(&self) -> anyhow::Result<()> {
-        let mut sources = vec![("company.yaml", DEFINITIONS)];
-        sources.extend(self.mix.is_slow.then_some(("slow.yaml", SLOW_DEFINITIONS)));
-        let file =
-            |(name, text): (&str, &str)| v1::SourceFile { name: name.to_owned(), text: text.to_owned() };
+    fn sources(&self) -> Vec<(&'static str, String)> {
+        let mut sources = vec![("company.yaml", DEFINITIONS.to_owned())];
+        sources.extend(self.mix.is_slow.then(|| ("slow.yaml", SLOW_DEFINITIONS.to_owned())));
+        sources
+    }
+
+    pub(crate) async fn apply(&self, sources: Vec<(&str, String)>) -> anyhow::Result<()> {
+        let file = |(name, text): (&str, String)| v1::SourceFile { name: name.to_owned(), text };
         let files = sources.into_iter().map(file).collect();
         let request = v1::ApplyRequest { files, dry_run: false };
         let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
@@ -213,6 +225,9 @@ impl Client {
         let (accepted, count) = (self.world.lock().accepted.len(), self.happenings.len());
         if self.mix.is_wide {
             self.replay_one(&mut runs).await?;
+        }
+        if self.mix.schedules > 0 {
+            self.look_at_schedules().await?;
         }
         ensure!(accepted == count, "{accepted} of {count} events are accepted");
         let mut admin = AdminServiceClient::new(channel);

@@ -21,6 +21,8 @@ pub(crate) enum Scenario {
     Whole,
     /// One event of every kind: for a crash at every operation of the disk.
     Short,
+    /// No events; schedules start everything.
+    Nothing,
 }
 
 /// One event and what must have come of it when its run is over.
@@ -191,6 +193,7 @@ pub(crate) fn happenings(seed: u64, scenario: Scenario, mix: &Mix) -> Vec<Happen
             kinds
         }
         (Scenario::Short, true) => vec![Kind::Order, Kind::Line, Kind::Trip, Kind::Park, Kind::Line],
+        (Scenario::Nothing, _) => vec![],
         (Scenario::Whole, false) => FIRST.repeat(4),
         (Scenario::Short, false) => FIRST.to_vec(),
     };
@@ -198,14 +201,14 @@ pub(crate) fn happenings(seed: u64, scenario: Scenario, mix: &Mix) -> Vec<Happen
     for (at, kind) in kinds.into_iter().enumerate() {
         let id = format!("{}-{at}", kind.name());
         let key = match (scenario, is_wide) {
-            (Scenario::Short, _) => 0,
+            (Scenario::Short | Scenario::Nothing, _) => 0,
             (Scenario::Whole, false) => at / FIRST.len() % 2,
             (Scenario::Whole, true) => at % 2,
         };
         let data = json!({ "id": id, "key": format!("k{key}"), "items": ["a", "b", "c"] });
         let after_ms = match scenario {
             Scenario::Whole => dice.below(900),
-            Scenario::Short => 1,
+            Scenario::Short | Scenario::Nothing => 1,
         };
         all.push(Happening { kind, data, after_ms, id });
     }

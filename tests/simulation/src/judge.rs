@@ -3,6 +3,7 @@
 //! Owns: which postings are right. Never: looks at anything but the world.
 use crate::company::{Happening, Kind, Promise};
 use crate::hosts::Site;
+use crate::ticks;
 use crate::world::State;
 
 /// Says what is broken.
@@ -15,6 +16,7 @@ pub(crate) fn judge(site: &Site, is_well: bool, within_ms: u64) {
     for happening in site.happenings.iter() {
         keeps(happening, &mut world);
     }
+    ticks::judge(site.mix.schedules, &mut world);
     for (entry, times) in std::mem::take(&mut world.postings) {
         world.broken.push(format!("{entry} was posted at {times:?} ms, and nobody wanted it"));
     }

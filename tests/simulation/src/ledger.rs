@@ -48,8 +48,10 @@ impl Client {
     async fn rows(&self) -> anyhow::Result<BTreeMap<String, v1::Run>> {
         let mut runs = RunServiceClient::new(self.channel().await?);
         let (mut rows, mut cursor) = (BTreeMap::new(), String::new());
+        // Many schedules start so many runs that small pages take longer than anybody waits.
+        let limit = PAGE.max(self.mix.schedules as u32 / 2);
         loop {
-            let request = v1::ListRunsRequest { cursor, limit: PAGE, ..v1::ListRunsRequest::default() };
+            let request = v1::ListRunsRequest { cursor, limit, ..v1::ListRunsRequest::default() };
             let page = runs.list(request).await?.into_inner();
             rows.extend(page.runs.into_iter().map(|run| (run.id.clone(), run)));
             cursor = page.next_cursor;

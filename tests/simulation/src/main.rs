@@ -20,6 +20,7 @@ mod mix;
 mod seams;
 mod simulate;
 mod steer;
+mod ticks;
 mod world;
 
 use std::process::ExitCode;
@@ -54,6 +55,9 @@ struct Args {
     /// The mix that it had before subworkflows took too long, for the seeds of its bugs
     #[arg(long)]
     second_mix: bool,
+    /// So many schedules and nothing else happens, while a day passes fast
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    schedules: usize,
     /// The business system posts the first entry twice: the judge must find it
     #[arg(long)]
     post_twice: bool,
@@ -88,6 +92,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let (scenario, plan) = match args.power_at {
         Some(0) => (Scenario::Short, Plan::Calm),
         Some(operation) => (Scenario::Short, Plan::PowerAt(operation)),
+        None if args.schedules > 0 && args.calm => (Scenario::Nothing, Plan::Calm),
+        None if args.schedules > 0 => (Scenario::Nothing, Plan::Storm),
         None if args.calm => (Scenario::Whole, Plan::Calm),
         None if args.clocks => (Scenario::Whole, Plan::Clocks),
         None => (Scenario::Whole, Plan::Storm),
@@ -96,6 +102,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         () if args.first_mix => Mix::FIRST,
         () if args.clocks => Mix::CLOCKS,
         () if args.second_mix => Mix::second_of(args.seed),
+        () if args.schedules > 0 => Mix::of_schedules(args.seed, args.schedules),
         () => Mix::of(args.seed),
     };
     let spoil = args.post_twice.then_some(Spoil::PostTwice);

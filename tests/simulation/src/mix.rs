@@ -24,6 +24,8 @@ pub(crate) struct Mix {
     pub(crate) stalls: bool,
     /// Subworkflows take too long.
     pub(crate) is_slow: bool,
+    /// So many schedules.
+    pub(crate) schedules: usize,
 }
 
 /// Checkpoints and history of a shard.
@@ -45,6 +47,7 @@ impl Mix {
         is_only_clocks: false,
         stalls: false,
         is_slow: false,
+        schedules: 0,
     };
 
     /// Only the clocks go wrong.
@@ -70,12 +73,24 @@ impl Mix {
             is_only_clocks: false,
             stalls: often(),
             is_slow: often(),
+            schedules: 0,
         }
     }
 
     /// The mix of a seed before subworkflows took too long.
     pub(crate) fn second_of(seed: u64) -> Mix {
         Mix { is_slow: false, ..Mix::of(seed) }
+    }
+
+    /// The mix of a seed with schedules. Clocks always step, and there are always checkpoints.
+    pub(crate) fn of_schedules(seed: u64, schedules: usize) -> Mix {
+        let dice = SeededEntropy::new(seed ^ 0x71c5);
+        let keep = Keep {
+            entries: 10 + dice.below(90),
+            every: Duration::from_millis(300 + dice.below(2_000)),
+            history: if dice.below(2) == 0 { u64::MAX } else { dice.below(150) },
+        };
+        Mix { keep: Some(keep), steps_clocks: true, schedules, ..Mix::of(seed) }
     }
 
     /// Whether the journal forgets the beginnings of runs.

@@ -43,8 +43,9 @@ struct SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        let step_ms = self.world.lock().clock_steps_ms.get(self.host).copied().unwrap_or_default();
-        Timestamp(interpose::now_ms().saturating_add_signed(step_ms))
+        let world = self.world.lock();
+        let step_ms = world.clock_steps_ms.get(self.host).copied().unwrap_or_default();
+        Timestamp(world.time_of_day_ms().saturating_add_signed(step_ms * world.speed as i64))
     }
 }
 

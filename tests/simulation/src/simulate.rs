@@ -13,6 +13,7 @@ use crate::hosts::{self, LedgerFile, Site};
 use crate::interpose;
 use crate::judge;
 use crate::mix::Mix;
+use crate::ticks::SPEED;
 use crate::world::World;
 
 /// What to simulate.
@@ -52,6 +53,9 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
     interpose::begin(wanted.seed);
     let world = World::default();
     world.lock().begin();
+    if wanted.mix.schedules > 0 {
+        world.lock().speed = SPEED;
+    }
     let site = Site {
         seed: wanted.seed,
         world: world.clone(),

@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) healed: bool,
     /// Counts the starts of hosts.
     pub(crate) boots: u64,
+    /// How much faster than virtual time the time of day passes.
+    pub(crate) speed: u64,
     /// How far each host's clock is from the right time.
     pub(crate) clock_steps_ms: BTreeMap<&'static str, i64>,
     /// Every connection, by the host that dialed.
@@ -51,6 +53,10 @@ pub(crate) struct State {
     pub(crate) fixed: BTreeSet<String>,
     /// What people do to runs, by the id of the event.
     pub(crate) steered: BTreeMap<String, Steered>,
+    /// The schedules tick no more.
+    pub(crate) stopped: bool,
+    /// How many ticks each schedule says that it started and left out.
+    pub(crate) scheduled: BTreeMap<String, (u32, u64)>,
     /// How often the ledger was lost, and for which of these it was rebuilt.
     pub(crate) ledger_lost: u64,
     pub(crate) ledger_rebuilt: u64,
@@ -143,7 +149,13 @@ impl State {
     /// Time zero is now.
     pub(crate) fn begin(&mut self) {
         self.began_ms = interpose::now_ms();
+        self.speed = 1;
         self.digest = 0xcbf2_9ce4_8422_2325;
+    }
+
+    /// The right time of day, in milliseconds since the Unix epoch.
+    pub(crate) fn time_of_day_ms(&self) -> u64 {
+        self.began_ms + self.elapsed_ms() * self.speed
     }
 
     /// Virtual time since the start, in milliseconds.

@@ -122,6 +122,22 @@ fn clocks_may_step() {
     all_hold(&(1..=4).map(|seed| words(&["--clocks", "--seed", &seed.to_string()])).collect::<Vec<_>>());
 }
 
+fn schedules(seeds: std::ops::RangeInclusive<u64>, count: &str) {
+    let of = |seed: u64| words(&["--schedules", count, "--seed", &seed.to_string()]);
+    all_hold(&seeds.map(of).collect::<Vec<_>>());
+}
+
+/// Every minute is posted once by each schedule that leaves none out, whatever goes wrong.
+#[test]
+fn each_tick_of_a_schedule_is_done_once() {
+    schedules(1..=20, "16");
+}
+
+#[test]
+fn a_thousand_schedules_tick_together() {
+    schedules(1..=1, "1000");
+}
+
 /// Power goes at every second operation of the coordinator's disk, from `first` on.
 fn power_goes_from(first: u64) {
     let calm = simulate(&words(&["--seed", "1", "--power-at", "0"]));

@@ -111,7 +111,7 @@ async fn apply(parts: &Parts, request: v1::ApplyRequest) -> Result<v1::ApplyResp
             });
         }
     };
-    let revision = in_force.revision + 1;
+    let (revision, at) = (in_force.revision + 1, parts.runtime.clock.now());
     let (mut applied, mut changes) = (Vec::new(), Vec::new());
     for definition in &loaded.definitions {
         let known = before.iter().find(|known| place(known) == place(definition));
@@ -121,7 +121,7 @@ async fn apply(parts: &Parts, request: v1::ApplyRequest) -> Result<v1::ApplyResp
             Some(_) => "changed",
         };
         if change != "unchanged" {
-            changes.push(DefinitionRecord { document: text(definition), removed: false, revision });
+            changes.push(DefinitionRecord { document: text(definition), removed: false, revision, at });
         }
         applied.push(v1::AppliedResource {
             kind: definition.kind().to_string(),
@@ -173,8 +173,8 @@ async fn delete(
         return Err(Status::failed_precondition(still_needed(kind, &request.name, needed)));
     }
     let document: Json = text(gone);
-    define(parts, vec![DefinitionRecord { document, removed: true, revision: in_force.revision + 1 }])
-        .await?;
+    let (revision, at) = (in_force.revision + 1, parts.runtime.clock.now());
+    define(parts, vec![DefinitionRecord { document, removed: true, revision, at }]).await?;
     Ok(v1::DeleteResourceResponse { revision: parts.definitions.in_force().revision })
 }
 

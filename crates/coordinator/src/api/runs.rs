@@ -16,7 +16,7 @@ use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::{Parts, forward, starts, status};
 use crate::answer::{answer, replying};
-use crate::own_event::own_event;
+use crate::own_event::OwnEvent;
 use crate::shard::{self, EndWaiter, Past, Reply, Request, StartRun, SubmitError, Told};
 use crate::story;
 
@@ -220,7 +220,8 @@ fn event_of(kind: &str, source: &str, id: &str, subject: Option<&str>, data: &Js
     if kind.is_empty() {
         return Err(Status::invalid_argument("type must be given"));
     }
-    own_event(kind, source, id, subject, data).map_err(|error| Status::invalid_argument(error.to_string()))
+    let event = OwnEvent { event_type: kind, source, id, subject, time: None, data };
+    event.make().map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// Sends a command and gives the run as it is then.

@@ -6,7 +6,9 @@ use kapell_model::RunId;
 use kapell_proto::peer::v1 as peer;
 use kapell_proto::peer::v1::answer::What as Said;
 use kapell_proto::peer::v1::ask::What;
-use kapell_wire::peer::{Start, WorkflowVersion, child_confirmed_to, event_to, run_command_to, run_to};
+use kapell_wire::peer::{
+    Start, WorkflowVersion, child_confirmed_to, event_to, list_schedules_to, run_command_to, run_to,
+};
 use kapell_wire::task::run_from;
 
 use super::refusal;
@@ -33,6 +35,7 @@ pub(super) fn what(request: &Request) -> Option<What> {
         Request::Watch(run, ..) => What::Watch(peer::Watch { run: run_to(*run) }),
         Request::AwaitEnd(run, _) => What::AwaitEnd(peer::AwaitEnd { run: run_to(*run) }),
         Request::Stats(_) => What::Stats(peer::Stats {}),
+        Request::Schedules(namespace, _) => What::ListSchedules(list_schedules_to(namespace)),
         Request::Confirmed(Owed::Child(run, unit, attempt)) => {
             What::ChildConfirmed(child_confirmed_to(*run, *unit, *attempt))
         }
@@ -92,6 +95,7 @@ pub(super) fn may_be_repeated(request: &Request) -> bool {
         | Request::Watch(..)
         | Request::AwaitEnd(..)
         | Request::Stats(_)
+        | Request::Schedules(..)
         | Request::Asked(..)
         | Request::Confirmed(_) => true,
         Request::Command(_, command, _) => is_answer(command),
@@ -161,6 +165,7 @@ pub(super) fn answered(request: Request, said: Option<Said>) -> Answered {
         (Request::View(_, reply), Some(Said::Run(found))) => reply(found.run),
         (Request::AwaitEnd(_, waiter), Some(Said::Run(found))) => (waiter.tell)(found.run),
         (Request::Stats(reply), Some(Said::Stats(stats))) => reply(stats_from(&stats)),
+        (Request::Schedules(_, reply), Some(Said::Schedules(found))) => reply(found.schedules),
         // What is dropped here says that nobody knows what became of it: the shard died under it, the owner is too old
         // to read it or too new to be read, or a watch is over.
         (_, Some(_) | None) => {}

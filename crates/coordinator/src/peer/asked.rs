@@ -11,7 +11,9 @@ use kapell_proto::peer::v1::answer::What as Said;
 use kapell_proto::peer::v1::ask::What;
 use kapell_proto::v1;
 use kapell_wire::cloud_event::Event;
-use kapell_wire::peer::{Start, child_confirmed_from, event_from, run_command_from, run_from};
+use kapell_wire::peer::{
+    Start, child_confirmed_from, event_from, list_schedules_from, run_command_from, run_from,
+};
 use kapell_wire::task::TaskKey;
 use kapell_wire::{DecodeError, Definitions as _};
 use tokio::sync::mpsc;
@@ -52,6 +54,7 @@ pub(super) enum Asked {
     Watch(RunId),
     AwaitEnd(RunId),
     Stats,
+    Schedules(Name),
     Confirmed(Owed),
 }
 
@@ -75,6 +78,7 @@ impl Asked {
             What::Watch(watch) => Asked::Watch(run_from(&watch.run)?),
             What::AwaitEnd(wait) => Asked::AwaitEnd(run_from(&wait.run)?),
             What::Stats(_) => Asked::Stats,
+            What::ListSchedules(list) => Asked::Schedules(list_schedules_from(&list)?),
             What::ChildConfirmed(child) => {
                 let (run, unit, attempt) = child_confirmed_from(&child)?;
                 Asked::Confirmed(match child.ending {
@@ -130,6 +134,10 @@ impl Asked {
                 let waiting = mailbox.waiting() as u64;
                 Request::Stats(Box::new(move |stats| owed.give(stats_to(&stats, waiting))))
             }
+            Asked::Schedules(namespace) => Request::Schedules(
+                namespace,
+                Box::new(move |schedules| owed.give(Said::Schedules(peer::SchedulesFound { schedules }))),
+            ),
             Asked::Confirmed(confirmed) => {
                 // Lost with the shard, it is asked again by whoever loads the parent.
                 owed.give(Said::Done(peer::Done {}));

@@ -259,7 +259,7 @@ impl Running {
     }
 
     fn set_tick(&mut self, now: Timestamp) {
-        let Some(next) = self.shard.timers.next() else { return };
+        let Some(next) = self.shard.next_due() else { return };
         let at = next.min(now.after(TICK_MAX));
         if self.tick_at.is_some_and(|set| set <= at) {
             return;
@@ -273,6 +273,7 @@ impl Running {
             return;
         }
         let (now, in_force) = (self.args.runtime.clock.now(), self.args.definitions.in_force());
+        self.shard.follow_schedules(now, &in_force);
         self.shard.ask_again(Instant::now(), now, &in_force);
         self.begin_checkpoint(now);
         // Nothing may be left to tell the ledger.

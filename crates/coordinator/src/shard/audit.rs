@@ -21,6 +21,7 @@ impl ShardState {
                 self.audit_order(*id, run, &order, &mut audit);
             }
         }
+        self.audit_schedules(&mut audit);
         audit
     }
 

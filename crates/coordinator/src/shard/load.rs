@@ -9,6 +9,7 @@ use kapell_model::{RunId, Seq, ShardId, Timestamp};
 use kapell_wire::{
     DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
 };
+use tokio::time::Instant;
 
 use super::actor::ShardArguments;
 use super::state::ShardState;
@@ -86,16 +87,32 @@ pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     let shard = args.rules.shard;
     let acquired = args.journal.acquire(shard, args.epoch).await;
     let acquired = acquired.map_err(|source| LoadError::Acquire { shard, source })?;
-    match recover(args, &acquired).await {
+    let moment = Instant::now();
+    let definitions = |source| LoadError::Definitions { shard, source };
+    let loaded = match recover(args, &acquired).await {
         Err(LoadError::Decode { source: DecodeError::UnknownDefinition { .. }, .. }) => {
             // The owner before pinned runs to definitions that this node has not read yet. They were stored before the
             // runs were, and that owner can store no more.
-            let followed = args.definitions.follow(&*args.journal).await;
-            followed.map_err(|source| LoadError::Definitions { shard, source })?;
+            args.definitions.follow_after(moment, &*args.journal).await.map_err(definitions)?;
             recover(args, &acquired).await
         }
         recovered => recovered,
-    }
+    }?;
+    let catching_up = catch_up(&args.definitions, &*args.journal, &loaded.state, moment);
+    catching_up.await.map_err(definitions)?;
+    Ok(loaded)
+}
+
+/// The owner before may have known more of the definitions. A schedule that it has forgotten because it was removed would
+/// be a new one here, with all its ticks before it.
+fn catch_up<'a>(
+    definitions: &'a Definitions,
+    journal: &'a dyn Journal,
+    state: &ShardState,
+    moment: Instant,
+) -> impl Future<Output = Result<(), Unreadable>> + use<'a> {
+    let has_schedules = state.has_schedules(&definitions.in_force());
+    async move { if has_schedules { definitions.follow_after(moment, journal).await } else { Ok(()) } }
 }
 
 async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, LoadError> {
@@ -196,6 +213,7 @@ fn load_image(
             state.load(Box::new(loaded));
         }
         Image::Ended { at } => state.ended.insert(run, at),
+        Image::Schedule(schedule) => state.schedules.load(run, *schedule),
         Image::Definitions(stored) => defined.stored = stored,
     }
     Ok(())
@@ -213,6 +231,10 @@ fn load_record(
         .map_err(|source| LoadError::Decode { shard, run: id, source })?;
     let entry = match body {
         RecordBody::Entry(entry) => entry,
+        RecordBody::Schedule(entry) => {
+            state.schedules.evolve(id, &entry);
+            return Ok(true);
+        }
         RecordBody::Definition(change) => {
             defined.changes.push(change);
             return Ok(true);
@@ -347,7 +369,8 @@ async fn tell(
             (RecordBody::Entry(entry), Some(run)) if begun.contains(&id) || placed.seq > checkpointed => {
                 evolve(run, &entry);
             }
-            (RecordBody::Entry(_), Some(_) | None) | (RecordBody::Definition(_), _) => {}
+            (RecordBody::Entry(_), Some(_) | None) => {}
+            (RecordBody::Definition(_) | RecordBody::Schedule(_), _) => {}
         }
     }
     Ok(Some(whole))

@@ -95,6 +95,8 @@ pub(crate) enum Request {
     Stats(Reply<Stats>),
     /// Check every run.
     Audit(Reply<Audit>),
+    /// The schedules of a namespace whose ticks are decided here.
+    Schedules(Name, Reply<Vec<kapell_proto::v1::Schedule>>),
     /// Change the definitions (control shard only).
     Define(Vec<DefinitionRecord>, Reply<()>),
     /// Bring back a run that has ended, from its history, for a command that may set it going again.
@@ -118,6 +120,7 @@ impl Request {
             | Request::Asked(..)
             | Request::Stats(_)
             | Request::Audit(_)
+            | Request::Schedules(..)
             | Request::Define(..)
             | Request::Revive(..)
             | Request::Confirmed(_) => 1,

@@ -16,10 +16,10 @@ use super::message::{Output, StartRun, WorkOrder};
 use super::state::ShardState;
 use super::waits::Waiter;
 use crate::definitions::InForce;
-use crate::own_event::own_event;
+use crate::own_event::OwnEvent;
 
 /// How long another shard has to answer before it is asked again.
-const OWED_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const OWED_AGAIN: Duration = Duration::from_secs(2);
 
 /// An order that another shard answers; sent again until it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +194,9 @@ impl ShardState {
             let (Owed::Child(id, ..) | Owed::ChildEnd(id, ..) | Owed::Parent(id)) = owed;
             let Some(run) = self.runs.get(&id) else {
                 self.owed.remove(&owed);
+                if let Owed::Child(schedule, _, attempt) = owed {
+                    self.ask_for_tick_run(schedule, attempt);
+                }
                 continue;
             };
             let orders = outstanding(run);
@@ -262,8 +265,9 @@ fn child_start(
         TaskError::new(ErrorClass::NoSpecialist, message)
     })?;
     let source = format!("/kapell/runs/{}", parent.run);
-    let event = own_event("kapell.subworkflow.start", &source, &child.to_string(), None, input)
-        .map_err(|error| TaskError::new(ErrorClass::Permanent, error.to_string()))?;
+    let (event_type, id) = ("kapell.subworkflow.start", &child.to_string());
+    let event = OwnEvent { event_type, source: &source, id, subject: None, time: None, data: input };
+    let event = event.make().map_err(|error| TaskError::new(ErrorClass::Permanent, error.to_string()))?;
     Ok(StartRun {
         run: child,
         workflow,

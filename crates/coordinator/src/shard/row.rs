@@ -12,6 +12,7 @@ use kapell_wire::{DefinitionsImage, Image, encode_image};
 use super::state::ShardState;
 use super::view::{approval_key_text, kind_text, outcome_text};
 use crate::definitions::{Definitions, control_run};
+use crate::own_event::Above;
 
 /// Rows of one part.
 const PART_ROWS_MAX: usize = 4_096;
@@ -74,7 +75,7 @@ pub(super) fn row(run: &Run) -> RunRow {
         error,
         output,
         outcome: outcome_text(run).map(str::to_owned),
-        parent: accepted.parent.map(|parent| parent.run),
+        parent: Above::of(accepted).run(),
         entities: entities(run),
         approvals: approvals(run),
     }
@@ -169,6 +170,9 @@ impl ShardState {
         if id == control_run() {
             return Some(encode_image(&Image::Definitions(definitions_image(definitions))));
         }
+        if let Some(state) = self.schedules.state(id) {
+            return Some(encode_image(&Image::Schedule(Box::new(state.clone()))));
+        }
         let image = match self.runs.get(&id) {
             Some(run) => Image::Run(Box::new(run.to_image())),
             None => Image::Ended { at: self.ended.at(id)? },
@@ -180,6 +184,7 @@ impl ShardState {
     pub(super) fn save_everything(&mut self) {
         self.unsaved.extend(self.runs.keys().copied());
         self.unsaved.extend(self.ended.ids());
+        self.unsaved.extend(self.schedules.ids());
         if self.rules.shard.0 == 0 {
             self.unsaved.insert(control_run());
         }
@@ -192,5 +197,6 @@ fn definitions_image(definitions: &Definitions) -> DefinitionsImage {
         revision: in_force.revision,
         current: in_force.documents.clone(),
         former: definitions.former(),
+        since: in_force.since().collect(),
     }
 }

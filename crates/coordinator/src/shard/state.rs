@@ -23,6 +23,7 @@ use super::message::{
 };
 use super::orders::{Asked, Owed};
 use super::row::Telling;
+use super::schedules::Schedules;
 use super::timers::Timers;
 use super::waits::{Waiter, Waits};
 use super::{row, view};
@@ -60,6 +61,7 @@ pub(super) struct ShardState {
     pub(super) keys: Keys,
     pub(super) waits: Waits,
     pub(super) timers: Timers,
+    pub(super) schedules: Schedules,
     /// Questions that nobody has answered, and since when they are asked.
     pub(super) approvals: BTreeMap<OrderPlace, Option<Timestamp>>,
     pub(super) gathering: BTreeSet<RunId>,
@@ -105,6 +107,7 @@ impl ShardState {
             keys: Keys::default(),
             waits: Waits::default(),
             timers: Timers::default(),
+            schedules: Schedules::default(),
             approvals: BTreeMap::new(),
             gathering: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -174,12 +177,20 @@ impl ShardState {
                 self.reply(reply, asked);
             }
             Request::Define(changes, reply) => {
-                self.define(changes, now);
+                self.define(changes);
                 self.reply(reply, ());
+            }
+            Request::Schedules(namespace, reply) => {
+                self.follow_schedules(now, in_force);
+                let seen = self.schedules.view(&namespace);
+                self.reply(reply, seen);
             }
             Request::Revive(past, command, reply) => {
                 let result = self.revive(past, *command, now, in_force);
                 self.reply(reply, result);
+            }
+            Request::Confirmed(Owed::Child(schedule, _, no)) if self.schedules.knows(schedule) => {
+                self.tick_confirmed(schedule, no, now);
             }
             Request::Confirmed(owed) => {
                 if self.owed.remove(&owed).is_some() {
@@ -255,7 +266,7 @@ impl ShardState {
         Ok(Started { run, duplicate: false })
     }
 
-    fn command(
+    pub(super) fn command(
         &mut self,
         run: RunId,
         command: Command,
@@ -293,6 +304,9 @@ impl ShardState {
     ) -> Result<(), SubmitError> {
         let context = Context { catalogue: &in_force.catalogue, shards: self.rules.shards };
         let Some(run) = self.runs.get_mut(&id) else {
+            if self.schedules.knows(id) {
+                return self.tell_schedule(id, &command, now, in_force);
+            }
             let over = self.ended.contains(id);
             return Err(if over {
                 kapell_kernel::Rejected::RunEnded.into()
@@ -366,14 +380,15 @@ impl ShardState {
         self.unsaved.insert(run);
     }
 
-    fn push(&mut self, run: RunId, payload: bytes::Bytes) {
+    pub(super) fn push(&mut self, run: RunId, payload: bytes::Bytes) {
         self.last = self.last.next();
         self.records.push(Record { run, payload });
     }
 
-    fn define(&mut self, changes: Vec<DefinitionRecord>, now: Timestamp) {
+    fn define(&mut self, changes: Vec<DefinitionRecord>) {
         for change in &changes {
-            self.push(crate::definitions::control_run(), encode_record(now, RecordRef::Definition(change)));
+            let record = encode_record(change.at, RecordRef::Definition(change));
+            self.push(crate::definitions::control_run(), record);
         }
         self.unsaved.insert(crate::definitions::control_run());
         self.outputs.push(Output::Defined(changes));
@@ -434,8 +449,14 @@ impl ShardState {
         Delivered { count }
     }
 
-    /// Fires timers that are due; says whether more are.
+    /// When there is something to fire next.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        [self.timers.next(), self.schedules.next()].into_iter().flatten().min()
+    }
+
+    /// Fires timers and ticks that are due; says whether more are.
     pub(super) fn fire(&mut self, now: Timestamp, most: usize, in_force: &InForce) -> bool {
+        let more_ticks = self.fire_schedules(now, most, in_force);
         let due = self.timers.take_due(now, most);
         let full = due.len() == most;
         for (run, key) in due {
@@ -443,7 +464,7 @@ impl ShardState {
                 tracing::debug!(%run, ?key, %error, "a timer was not wanted any more");
             }
         }
-        full
+        full || more_ticks
     }
 
     /// Since when people are asked about these runs.
@@ -493,6 +514,8 @@ impl ShardState {
             self.open(id, orders, in_force, &mut inline);
         }
         self.drain(inline, now, in_force);
+        self.drive_schedules();
+        self.follow_schedules(now, in_force);
         self.origin = Origin::New;
         self.outputs.push(Output::Loaded(self.rules.shard, self.epoch));
     }

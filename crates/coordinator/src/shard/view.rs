@@ -10,6 +10,7 @@ use kapell_proto::v1;
 use kapell_wire::task::{error_to, unit_to};
 
 use super::row::run_state;
+use crate::own_event::Above;
 
 /// The state's number on the wire.
 pub(crate) fn state_to(state: RunState) -> v1::RunState {
@@ -27,7 +28,7 @@ pub(crate) fn state_to(state: RunState) -> v1::RunState {
 
 /// The whole run.
 pub(crate) fn view(run: &Run) -> v1::Run {
-    let accepted = run.accepted();
+    let (accepted, above) = (run.accepted(), Above::of(run.accepted()));
     let mut seen = v1::Run {
         id: run.id.to_string(),
         namespace: accepted.workflow.namespace.to_string(),
@@ -40,7 +41,8 @@ pub(crate) fn view(run: &Run) -> v1::Run {
         waiting_for: outstanding(run).iter().filter_map(|order| in_words(run, order)).collect(),
         outcome: outcome_text(run).unwrap_or_default().to_owned(),
         event: accepted.event.to_string(),
-        parent: accepted.parent.map_or_else(String::new, |parent| parent.run.to_string()),
+        parent: above.run().map_or_else(String::new, |parent| parent.to_string()),
+        schedule: above.schedule().unwrap_or_default().to_owned(),
         ..v1::Run::default()
     };
     if let Phase::Ended(ended) = run.phase() {
@@ -191,7 +193,10 @@ fn in_words(run: &Run, order: &Order) -> Option<String> {
         Order::CancelChild { unit, child, .. } => {
             format!("run {child}, which was canceled, to end (step {})", step(unit))
         }
-        Order::TellParent(parent) => format!("run {} to learn that it has ended", parent.run),
+        Order::TellParent(parent) => match Above::of(run.accepted()) {
+            Above::Schedule(name, _) => format!("schedule {name} to learn that it has ended"),
+            Above::Nothing | Above::Run(_) => format!("run {} to learn that it has ended", parent.run),
+        },
         Order::AwaitResume => "a person to resume it (kapell run resume)".to_owned(),
         Order::BindOutcome { event_type, .. } => format!("its outcome: an event {event_type}"),
     })

@@ -6,7 +6,7 @@ use kapell_telemetry::Telemetry;
 
 use super::connection::ClientSettings;
 use super::failure::Failure;
-use super::{admin, approvals, cluster, events, resources, runs};
+use super::{admin, approvals, cluster, events, resources, runs, schedules};
 use crate::demo::{self, DemoSettings};
 use crate::roles;
 use crate::settings::{CoordinatorSettings, LogSettings, MemberSettings};
@@ -110,6 +110,9 @@ enum Ask {
     /// Start, look at and steer runs.
     #[command(subcommand)]
     Run(runs::RunCommand),
+    /// See what schedules have done and what comes next.
+    #[command(subcommand)]
+    Schedule(schedules::ScheduleCommand),
     /// List the questions that wait for a person.
     ///
     /// Example: kapell approvals --run RUN
@@ -193,6 +196,7 @@ impl Ask {
             Ask::Schema(schema) => schema.run(&to.output()),
             Ask::Event(event) => event.run(to).await,
             Ask::Run(run) => run.run(to).await,
+            Ask::Schedule(schedule) => schedule.run(to).await,
             Ask::Approvals(list) => list.run(to).await,
             Ask::Approve(approve) => approve.run(to).await,
             Ask::Reject(answer) => answer.reject(to).await,

@@ -152,6 +152,7 @@ fn text(run: &v1::Run, paint: Paint) -> String {
     field("version", run.version.clone());
     field("key", visible(&run.key));
     field("parent", run.parent.clone());
+    field("schedule", run.schedule.clone());
     field("state", state(paint, state_name(run.state())));
     field("accepted", rfc3339(run.accepted_ms).unwrap_or_default());
     let took = between(run.accepted_ms, run.ended_ms);

@@ -35,6 +35,8 @@ pub(crate) struct RunView {
     event: Option<Value>,
     #[serde(skip_serializing_if = "String::is_empty")]
     parent: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    schedule: String,
 }
 
 /// A step.
@@ -147,6 +149,7 @@ impl From<&v1::Run> for RunView {
             outcome: run.outcome.clone(),
             event: embedded(&run.event),
             parent: run.parent.clone(),
+            schedule: run.schedule.clone(),
         }
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its supporting functions too")]
 mod golden;
 mod node;
+mod schedules;
 mod shared;
 mod starter;
 
@@ -25,11 +26,12 @@ fn node_with_definitions() -> Node {
 #[test]
 fn help_teaches() {
     let folder = TempDir::new().unwrap();
-    let pages: [&[&str]; 6] = [
+    let pages: [&[&str]; 7] = [
         &["--help"],
         &["run", "--help"],
         &["run", "start", "--help"],
         &["run", "list", "--help"],
+        &["schedule", "list", "--help"],
         &["apply", "--help"],
         &["event", "send", "--help"],
     ];

@@ -33,8 +33,18 @@ impl Node {
 
     /// kill -9, and the same again on the same data.
     pub(crate) fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// kill -9.
+    pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same again on the same data.
+    pub(crate) fn restart(&mut self) {
         self.child = dev(self.folder.path(), &self.address);
     }
 

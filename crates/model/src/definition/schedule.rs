@@ -27,6 +27,9 @@ pub struct Schedule {
     /// A tick while the last run is not over.
     #[serde(default)]
     pub overlap: Overlap,
+    /// No ticks for now. Those that pass meanwhile are not missed: it goes on with the first tick after it is lifted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
 }
 
 /// What becomes of ticks that were missed.

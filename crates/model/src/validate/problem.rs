@@ -321,6 +321,9 @@ pub enum Doubt {
         /// The most similar name.
         near: Option<String>,
     },
+    /// There is no such day.
+    #[error("`{0}` never comes, so the schedule never starts anything")]
+    NeverTicks(String),
 }
 
 impl Problem {
@@ -489,6 +492,9 @@ impl Doubt {
                 "add `reconcile`, or `idempotency: natural` or `key` if the other side allows it".to_owned(),
             ),
             Doubt::MatchesNothing { near, .. } => near.as_deref().map(did_you_mean),
+            Doubt::NeverTicks(_) => {
+                Some("give a day that its months have, or `L` for the last one".to_owned())
+            }
         }
     }
 }

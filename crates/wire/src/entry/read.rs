@@ -161,11 +161,10 @@ pub(crate) fn accepted(
     entry: proto::RunAccepted,
     definitions: &dyn Definitions,
 ) -> Result<Accepted, DecodeError> {
-    let digest = field::digest("RunAccepted.definition", &entry.definition)?;
     Ok(Accepted {
         event: json("RunAccepted.event", &entry.event)?,
         parent: entry.parent.map(parent).transpose()?,
-        workflow: definitions.by_digest(digest).ok_or(DecodeError::UnknownDefinition { digest })?,
+        workflow: field::workflow("RunAccepted.definition", &entry.definition, definitions)?,
         key: entry.key.map(Arc::from),
         nesting: entry.nesting,
         queued: entry.queued,

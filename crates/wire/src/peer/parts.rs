@@ -4,10 +4,9 @@ use kapell_model::{Name, RunId};
 use kapell_proto::peer::v1 as proto;
 
 use super::command::{command_from, command_to};
-use super::start::name;
 use crate::cloud_event::Event;
 use crate::error::DecodeError;
-use crate::field::{self, required};
+use crate::field::{self, name, required};
 use crate::task::unit_to;
 
 /// A run id as it is sent.
@@ -58,6 +57,17 @@ pub fn event_from(asked: &proto::DeliverEvent) -> Result<(Name, Event), DecodeEr
         return Err(DecodeError::Damaged { field, reason });
     }
     Ok((namespace, event))
+}
+
+/// An ask for the schedules of a namespace.
+#[must_use]
+pub fn list_schedules_to(namespace: &Name) -> proto::ListSchedules {
+    proto::ListSchedules { namespace: namespace.to_string() }
+}
+
+/// The namespace whose schedules are asked for.
+pub fn list_schedules_from(asked: &proto::ListSchedules) -> Result<Name, DecodeError> {
+    name("ListSchedules.namespace", &asked.namespace)
 }
 
 /// A child that has begun, as its parent's shard is told; one that is ending says so beside it.

@@ -8,7 +8,7 @@ use kapell_proto::peer::v1 as proto;
 
 use crate::entry;
 use crate::error::DecodeError;
-use crate::field::{self, Field, required, sent_json};
+use crate::field::{self, name, required, sent_json};
 
 /// A run to start, with the workflow by its name and version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +84,4 @@ impl Start {
             nesting: start.nesting,
         })
     }
-}
-
-pub(super) fn name(field: Field, text: &str) -> Result<Name, DecodeError> {
-    if text.is_empty() {
-        return Err(DecodeError::Missing { field });
-    }
-    Name::new(text).map_err(|error| DecodeError::Damaged { field, reason: error.to_string() })
 }

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::samples::{AT, entries, images};
+use crate::schedules;
 use crate::world::{WORLD, run_id};
 
 fn refused(kind: proto::entry::Kind) -> DecodeError {
@@ -92,6 +93,7 @@ fn what_only_a_newer_program_knows_is_refused_and_never_skipped() {
     };
     assert_eq!(newer(&[0x18, 5, 0x0a, 3, 0x9a, 0x06, 0]), "it is of kind 99");
     assert_eq!(newer(&[0x4a, 0, 0x18, 5]), "it is of kind 9");
+    assert_eq!(newer(&[0x22, 3, 0x9a, 0x06, 0]), "it is of kind 99");
     // A known kind with a field that was added later.
     let mut bytes = encode_record(AT, RecordRef::Entry(&Entry::ParentTold)).to_vec();
     bytes.extend([0x78, 1]);
@@ -102,6 +104,30 @@ fn what_only_a_newer_program_knows_is_refused_and_never_skipped() {
     assert!(matches!(decode_image(run_id(7), &bytes, &*WORLD), Err(DecodeError::Newer { .. })));
     assert_eq!(decode_record(&[], &*WORLD), Err(DecodeError::Missing { field: "Record.kind" }));
     assert_eq!(decode_record(&[0x0a, 0], &*WORLD), Err(DecodeError::Missing { field: "Entry.kind" }));
+    assert_eq!(decode_record(&[0x22, 0], &*WORLD), Err(DecodeError::Missing { field: "ScheduleEntry.kind" }));
+}
+
+#[test]
+fn a_start_of_a_schedule_is_whole_or_refused() {
+    use proto::schedule_entry::Kind;
+    let refused = |kind| {
+        let entry = proto::ScheduleEntry { kind: Some(kind) };
+        let record = proto::Record { at_ms: 1, kind: Some(proto::record::Kind::Schedule(entry)) };
+        decode_record(&record.encode_to_vec(), &*WORLD).unwrap_err()
+    };
+    let started = |start| Kind::TickStarted(proto::TickStarted { no: 1, tick_ms: 1, start, revision: 1 });
+    assert_eq!(refused(started(None)), DecodeError::Missing { field: "TickStarted.start" });
+    let start = proto::TickRun { run: vec![1; 16], definition: vec![9; 16], key: None, event: "{}".into() };
+    let missing = |start| refused(started(Some(start)));
+    let no_run = proto::TickRun { run: vec![], ..start.clone() };
+    assert_eq!(missing(no_run), DecodeError::Missing { field: "TickRun.run" });
+    let no_definition = proto::TickRun { definition: vec![], ..start.clone() };
+    assert_eq!(missing(no_definition), DecodeError::Missing { field: "TickRun.definition" });
+    let digest = DefinitionDigest([9; 16]);
+    assert_eq!(missing(start), DecodeError::UnknownDefinition { digest });
+    let left_out = proto::TicksLeftOut { why: 6, ..proto::TicksLeftOut::default() };
+    let unknown = DecodeError::UnknownValue { field: "TicksLeftOut.why", value: 6 };
+    assert_eq!(refused(Kind::TicksLeftOut(left_out)), unknown);
 }
 
 #[test]
@@ -117,7 +143,10 @@ fn text_that_is_not_utf_8_is_refused_with_its_field() {
 fn all_bytes() -> Vec<Vec<u8>> {
     let records =
         entries().into_iter().map(|(_, entry)| encode_record(AT, RecordRef::Entry(&entry)).to_vec());
-    records.chain(images().iter().map(|(_, image)| encode_image(image).to_vec())).collect()
+    let of_schedules = schedules::entries().into_iter();
+    let of_schedules = of_schedules.map(|(_, entry)| encode_record(AT, RecordRef::Schedule(&entry)).to_vec());
+    let images = images().into_iter().chain(schedules::images());
+    records.chain(of_schedules).chain(images.map(|(_, image)| encode_image(&image).to_vec())).collect()
 }
 
 fn read(bytes: &[u8]) {

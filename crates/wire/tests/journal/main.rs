@@ -9,4 +9,5 @@ mod golden_files;
 mod images;
 mod plans;
 mod samples;
+mod schedules;
 mod world;

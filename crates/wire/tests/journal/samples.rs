@@ -234,8 +234,11 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
 pub(crate) fn definitions() -> Vec<(&'static str, DefinitionRecord)> {
     let document = json(r#"{"kind":"Workflow"}"#);
     vec![
-        ("definition", DefinitionRecord { document: document.clone(), removed: false, revision: 7 }),
-        ("definition.removed", DefinitionRecord { document, removed: true, revision: 8 }),
+        (
+            "definition",
+            DefinitionRecord { document: document.clone(), removed: false, revision: 7, at: Timestamp(0) },
+        ),
+        ("definition.removed", DefinitionRecord { document, removed: true, revision: 8, at: Timestamp(0) }),
     ]
 }
 
@@ -353,8 +356,12 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
         steps: vec![(StepIndex(0), StepImage::One(Box::new(Forward { unit: asking, undo: None })))],
         ..of(PhaseImage::Running)
     };
-    let definitions =
-        DefinitionsImage { revision: 9, current: vec![json("{}")], former: vec![json("[]"), json("1")] };
+    let definitions = DefinitionsImage {
+        revision: 9,
+        current: vec![json("{}")],
+        former: vec![json("[]"), json("1")],
+        since: vec![],
+    };
     vec![
         ("image-run.running", run(running.clone())),
         ("image-run.queued", run(of(PhaseImage::Queued))),

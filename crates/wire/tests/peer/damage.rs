@@ -5,8 +5,8 @@ use kapell_proto::peer::v1 as proto;
 use kapell_proto::v1;
 use kapell_wire::DecodeError;
 use kapell_wire::peer::{
-    Refusal, Start, child_confirmed_from, command_from, command_to, event_from, rejected_from, rejected_to,
-    run_command_from, run_from,
+    Refusal, Start, child_confirmed_from, command_from, command_to, event_from, list_schedules_from,
+    rejected_from, rejected_to, run_command_from, run_from,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -190,6 +190,7 @@ fn read_ask(what: proto::ask::What) {
         What::ReadRun(proto::ReadRun { run })
         | What::Watch(proto::Watch { run })
         | What::AwaitEnd(proto::AwaitEnd { run }) => drop(run_from(&run)),
+        What::ListSchedules(asked) => drop(list_schedules_from(&asked)),
         What::Stats(_) => {}
     }
 }

@@ -4,7 +4,7 @@ use kapell_proto::peer::v1 as proto;
 use kapell_proto::v1;
 use kapell_wire::cloud_event::Event;
 use kapell_wire::peer::{
-    Refusal, Start, WorkflowVersion, child_confirmed_to, event_to, run_command_to, run_to,
+    Refusal, Start, WorkflowVersion, child_confirmed_to, event_to, list_schedules_to, run_command_to, run_to,
 };
 use proto::answer::What as Said;
 use proto::ask::What;
@@ -14,7 +14,7 @@ use crate::commands::unit;
 use crate::world::{WORLD, name, run_id};
 
 /// How many kinds of messages, asks and answers there are.
-pub(crate) const KINDS: [usize; 3] = [5, 8, 10];
+pub(crate) const KINDS: [usize; 3] = [5, 9, 11];
 
 /// Name of a message's golden file, and which of [`KINDS`] it belongs to.
 pub(crate) fn kind_of(message: &proto::PeerMessage) -> Vec<&'static str> {
@@ -37,6 +37,7 @@ fn ask_kind(what: &What) -> &'static str {
         What::AwaitEnd(_) => "await-end",
         What::Stats(_) => "stats",
         What::ChildConfirmed(_) => "child-confirmed",
+        What::ListSchedules(_) => "list-schedules",
     }
 }
 
@@ -52,6 +53,7 @@ fn answer_kind(what: &Said) -> &'static str {
         Said::NotOwner(_) => "not-owner",
         Said::Unavailable(_) => "unavailable",
         Said::Unsupported(_) => "unsupported",
+        Said::Schedules(_) => "schedules",
     }
 }
 
@@ -110,6 +112,7 @@ fn asks() -> Vec<What> {
         What::AwaitEnd(proto::AwaitEnd { run: run() }),
         What::Stats(proto::Stats {}),
         What::ChildConfirmed(child_confirmed_to(run_id(7), unit(), Attempt(2))),
+        What::ListSchedules(list_schedules_to(&name("retail"))),
     ]
 }
 
@@ -130,6 +133,7 @@ fn answers() -> Vec<Said> {
         approvals: 1,
         queued_commands: 9,
     };
+    let schedule = v1::Schedule { name: "often".to_owned(), started: 300, ..v1::Schedule::default() };
     vec![
         Said::Refused(refusal()),
         Said::Started(proto::Started {
@@ -145,5 +149,6 @@ fn answers() -> Vec<Said> {
         Said::NotOwner(proto::NotOwner { owner: Some("node-2".to_owned()) }),
         Said::Unavailable(proto::Unavailable {}),
         Said::Unsupported(proto::Unsupported { reason: "it is an ask of a kind".to_owned() }),
+        Said::Schedules(proto::SchedulesFound { schedules: vec![schedule] }),
     ]
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 use kapell_kernel::{Attempt, Command, Rejected};
 use kapell_wire::cloud_event::Event;
 use kapell_wire::peer::{
-    Refusal, Start, child_confirmed_from, child_confirmed_to, event_from, event_to, run_command_from,
-    run_command_to, run_from, run_to,
+    Refusal, Start, child_confirmed_from, child_confirmed_to, event_from, event_to, list_schedules_from,
+    list_schedules_to, run_command_from, run_command_to, run_from, run_to,
 };
 use kapell_wire::{DecodeError, peer};
 
@@ -27,6 +27,9 @@ fn the_parts_of_asks_come_out_as_they_went_in() {
     let sent = run_command_to(run_id(7), &Command::TakeTurn);
     assert_eq!(run_command_from(sent), Ok((run_id(7), Command::TakeTurn)));
     assert_eq!(run_from(&run_to(run_id(7))), Ok(run_id(7)));
+    assert_eq!(list_schedules_from(&list_schedules_to(&name("retail"))), Ok(name("retail")));
+    let nowhere = list_schedules_from(&kapell_proto::peer::v1::ListSchedules { namespace: String::new() });
+    assert_eq!(nowhere, Err(DecodeError::Missing { field: "ListSchedules.namespace" }));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use futures::StreamExt as _;
 use kapell_kernel::{Attempt, CallNo, UnitId};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Epoch, Name, RunId, ShardCount, ShardId};
+use kapell_model::{Epoch, Name, RunId, ShardCount, ShardId, Timestamp};
 use kapell_wire::DefinitionRecord;
 use kapell_wire::task::TaskKey;
 use tokio::sync::oneshot;
@@ -62,14 +62,18 @@ async fn a_call_never_overtakes_the_definitions_that_it_was_decided_under() {
         "apiVersion": "kapell.dev/v1", "kind": "Connector", "metadata": { "name": "bank" },
         "spec": { "protocol": "http", "tools": [{ "name": "look", "http": { "method": "GET", "path": "/" } }] },
     }));
-    definitions.apply(&[DefinitionRecord { document, removed: false, revision: 1 }]).unwrap();
+    definitions
+        .apply(&[DefinitionRecord { document, removed: false, revision: 1, at: Timestamp(0) }])
+        .unwrap();
     desk.cast(read()).unwrap();
     assert_eq!(kinds(from.next().await), ["definitions", "call"]);
     desk.cast(CallMessage::Define(session)).unwrap();
     desk.cast(read()).unwrap();
     assert_eq!(kinds(from.next().await), ["call"], "they are sent once");
 
-    definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
+    definitions
+        .apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2, at: Timestamp(0) }])
+        .unwrap();
     desk.cast(CallMessage::Define(session)).unwrap();
     assert_eq!(kinds(from.next().await), ["definitions"], "also when nothing is called");
     desk.stop(None);

@@ -84,14 +84,18 @@ async fn an_assignment_never_overtakes_the_definitions_that_it_was_decided_under
         "spec": { "skills": [{ "name": "clerk.noop", "rules": { "rows": [{ "then": {} }] } }] },
     }));
     // The worker's stream has not seen the change: it is busy, and a run that began at once is faster.
-    definitions.apply(&[DefinitionRecord { document, removed: false, revision: 1 }]).unwrap();
+    definitions
+        .apply(&[DefinitionRecord { document, removed: false, revision: 1, at: Timestamp(0) }])
+        .unwrap();
     desk.cast(submit(1)).unwrap();
     assert_eq!(kinds(from.next().await), ["definitions", "assignment"]);
     desk.cast(DispatchMessage::Define(session)).unwrap();
     desk.cast(submit(2)).unwrap();
     assert_eq!(kinds(from.next().await), ["assignment"], "they are sent once");
 
-    definitions.apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2 }]).unwrap();
+    definitions
+        .apply(&[DefinitionRecord { document: Json::null(), removed: true, revision: 2, at: Timestamp(0) }])
+        .unwrap();
     desk.cast(DispatchMessage::Define(session)).unwrap();
     assert_eq!(kinds(from.next().await), ["definitions"], "also when nothing is assigned");
     desk.stop(None);

@@ -1,65 +1,21 @@
 //! Journals whose beginning is gone.
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream, StreamExt as _};
-use kapell_journal::{Acquired, AppendDone, AppendError, Batch, RunImage};
 use kapell_kernel::{Attempt, Command, ErrorClass, TaskError, UnitId};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Epoch, Json, Name, ShardCount};
+use kapell_model::{Json, Name, ShardCount};
 use kapell_wire::DefinitionRecord;
 use serde_json::json;
 
 use super::super::message::{Output, Past, Request, StartRun, SubmitError};
 use super::super::state::ShardRules;
 use super::*;
+use crate::definitions::change;
+use crate::kept::Kept;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const SHARD: ShardId = ShardId(0);
-
-/// A journal as one moment left it.
-struct Kept {
-    records: Vec<Placed>,
-    images: Vec<RunImage>,
-    trimmed: Seq,
-}
-
-impl Journal for Kept {
-    fn epoch(&self, _: ShardId) -> BoxFuture<'_, Result<Epoch, ReadError>> {
-        unreachable!("nobody acquires it")
-    }
-    fn acquire(&self, _: ShardId, _: Epoch) -> BoxFuture<'_, Result<Acquired, AcquireError>> {
-        unreachable!("nobody acquires it")
-    }
-    fn append(&self, _: Batch, _: AppendDone) {
-        unreachable!("nobody writes it")
-    }
-    fn read(&self, _: ShardId, after: Seq) -> BoxStream<'_, Result<Placed, ReadError>> {
-        if after < self.trimmed {
-            return stream::iter([Err(ReadError::Trimmed { through: self.trimmed })]).boxed();
-        }
-        let kept = self.records.iter().filter(move |placed| placed.seq > after);
-        stream::iter(kept.map(|placed| Ok(placed.clone()))).boxed()
-    }
-    fn history(&self, _: RunId) -> BoxFuture<'_, Result<Vec<Placed>, ReadError>> {
-        unreachable!("nobody asks for one run")
-    }
-    fn checkpoint(
-        &self,
-        _: ShardId,
-        _: Epoch,
-        _: Seq,
-        _: Vec<RunImage>,
-    ) -> BoxFuture<'_, Result<(), AppendError>> {
-        unreachable!("nobody writes it")
-    }
-    fn images(&self, _: ShardId) -> BoxStream<'_, Result<RunImage, ReadError>> {
-        stream::iter(self.images.iter().map(|image| Ok(image.clone()))).boxed()
-    }
-    fn trim(&self, _: ShardId, _: Epoch, _: Seq) -> BoxFuture<'_, Result<(), AppendError>> {
-        unreachable!("nobody writes it")
-    }
-}
 
 /// A shard and the journal that follows from what it is told.
 struct Bench {
@@ -80,6 +36,7 @@ impl Bench {
             })),
             removed: false,
             revision: 1,
+            at: NOW,
         };
         let skill = json!({ "name": "clerk.noop", "rules": { "rows": [{ "then": {} }] } });
         let definitions = Definitions::default();
@@ -99,11 +56,7 @@ impl Bench {
             checkpoint_every: Duration::from_secs(60),
             history_entries,
         };
-        Bench {
-            shard: ShardState::new(rules),
-            definitions,
-            journal: Kept { records: Vec::new(), images: Vec::new(), trimmed: Seq::ZERO },
-        }
+        Bench { shard: ShardState::new(rules), definitions, journal: Kept::of(Vec::new()) }
     }
 
     /// What the shard has decided since is on disk.
@@ -246,4 +199,39 @@ fn a_history_that_was_trimmed_after_it_was_read_sets_nothing_going() {
     assert!(bench.past(1).is_none());
     assert_eq!(bench.revive(past), Err(SubmitError::NotFound(id(1))));
     assert_eq!((bench.shard.runs.len(), bench.shard.last), (0, trimmed), "and nothing is written");
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_takes_no_removed_schedule_for_a_new_one() {
+    let schedule = json!({
+        "apiVersion": "kapell.dev/v1", "kind": "Schedule", "metadata": { "name": "often" },
+        "spec": { "cron": "* * * * *", "workflow": "nap", "catchup": "all" },
+    });
+    let mut bench = Bench::new(0);
+    let shards = ShardCount::new(1).unwrap();
+    let mut state = ShardState::new(ShardRules { shards, ..bench.shard.rules });
+    let caught_up = async |bench: &Bench, state: &ShardState, moment: Instant| {
+        catch_up(&bench.definitions, &bench.journal, state, moment).await.unwrap();
+        bench.journal.histories.load(Ordering::Relaxed)
+    };
+    assert_eq!(caught_up(&bench, &state, Instant::now()).await, 0, "without schedules nothing is read");
+
+    bench.definitions.apply(&[change(&schedule, NOW)]).unwrap();
+    let removed = DefinitionRecord { removed: true, revision: 2, ..change(&schedule, NOW) };
+    let stored = Bench::new(0).definitions.in_force();
+    let stored = stored.documents.iter().map(|document| change(&document.value(), NOW));
+    for record in stored.chain([change(&schedule, NOW), removed]) {
+        let payload = kapell_wire::encode_record(NOW, kapell_wire::RecordRef::Definition(&record));
+        let record = kapell_journal::Record { run: control_run(), payload };
+        let seq = Seq(bench.journal.records.len() as u64 + 1);
+        bench.journal.records.push(Placed { seq, record });
+    }
+    let acquired = Instant::now();
+    assert_eq!(caught_up(&bench, &state, acquired).await, 1);
+    state.drive_all(Timestamp(u64::from(u32::MAX)), &bench.definitions.in_force());
+    assert_eq!((bench.definitions.in_force().revision, state.next_due()), (2, None));
+
+    state.schedules.load(id(9), kapell_kernel::schedule::ScheduleState::default());
+    assert_eq!(caught_up(&bench, &state, acquired).await, 1, "shards that come together read it once");
+    assert_eq!(caught_up(&bench, &state, Instant::now()).await, 2);
 }

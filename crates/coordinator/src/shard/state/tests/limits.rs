@@ -19,6 +19,7 @@ fn definitions() -> Arc<InForce> {
         })),
         removed: false,
         revision: 1,
+        at: Timestamp(0),
     };
     let wait = json!({ "id": "wait", "wait": { "event": { "type": "t", "correlate": "k" } } });
     let fail = json!({ "id": "fail", "wait": { "until": "${event.data.at}" } });
