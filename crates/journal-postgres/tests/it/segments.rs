@@ -15,9 +15,17 @@ fn thick(place: u64) -> Vec<u8> {
     payload
 }
 
-async fn fill(journal: &PostgresJournal, shard: u16, epoch: u64, places: std::ops::RangeInclusive<u64>) {
+/// Segments are made beside the writing: it waits for them, so that there are as many as the records need.
+async fn fill(
+    journal: &PostgresJournal,
+    behind: &Client,
+    shard: u16,
+    epoch: u64,
+    places: std::ops::RangeInclusive<u64>,
+) {
     for place in places {
         put(journal, shard, epoch, place, thick(place)).await.unwrap();
+        until(behind, THE_NEWEST_HAS_ROOM).await;
     }
 }
 
@@ -37,6 +45,8 @@ async fn newest(client: &Client) -> i64 {
     count(client, "SELECT max(segment)::int8 FROM kapell_journal.segments").await
 }
 
+/// A segment is looked at after every second record, which may have grown it by four pages.
+const THE_NEWEST_HAS_ROOM: &str = "SELECT pg_total_relation_size(('kapell_journal.entries_' || max(segment))::regclass) <= 98304 FROM kapell_journal.segments";
 const ALL_BUT_THE_NEWEST_SEALED: &str = "SELECT count(*) = 1 FROM kapell_journal.segments WHERE NOT sealed AND (SELECT count(*) > 3 FROM kapell_journal.segments)";
 
 #[tokio::test]
@@ -47,8 +57,8 @@ async fn entries_are_read_over_all_segments() {
     acquire(&journal, 1, 1).await;
     acquire(&journal, 2, 1).await;
     for turn in 0..10 {
-        fill(&journal, 1, 1, turn * 12 + 1..=turn * 12 + 12).await;
-        fill(&journal, 2, 1, turn + 1..=turn + 1).await;
+        fill(&journal, &behind, 1, 1, turn * 12 + 1..=turn * 12 + 12).await;
+        fill(&journal, &behind, 2, 1, turn + 1..=turn + 1).await;
     }
     until(&behind, ALL_BUT_THE_NEWEST_SEALED).await;
     for after in [0, 1, 50, 119] {
@@ -69,8 +79,8 @@ async fn a_trim_frees_the_tables_and_keeps_what_is_needed() {
     let behind = client(&server.url()).await;
     acquire(&journal, 1, 1).await;
     acquire(&journal, 2, 1).await;
-    fill(&journal, 1, 1, 1..=120).await;
-    fill(&journal, 2, 1, 1..=10).await;
+    fill(&journal, &behind, 1, 1, 1..=120).await;
+    fill(&journal, &behind, 2, 1, 1..=10).await;
     until(&behind, ALL_BUT_THE_NEWEST_SEALED).await;
     let before = segments(&behind).await;
     checkpoint_and_trim(&journal, 1, 1, 110).await;
@@ -94,11 +104,11 @@ async fn numbers_go_on_when_everything_was_trimmed_and_every_old_table_is_gone()
     let journal = open(&server).await;
     let behind = client(&server.url()).await;
     acquire(&journal, 1, 1).await;
-    fill(&journal, 1, 1, 1..=80).await;
+    fill(&journal, &behind, 1, 1, 1..=80).await;
     checkpoint_and_trim(&journal, 1, 1, 80).await;
     // Another shard fills the segments from here on.
     acquire(&journal, 2, 1).await;
-    fill(&journal, 2, 1, 1..=80).await;
+    fill(&journal, &behind, 2, 1, 1..=80).await;
     until(&behind, "SELECT count(*) = 1 FROM kapell_journal.segments WHERE NOT sealed").await;
     checkpoint_and_trim(&journal, 2, 1, 70).await;
     until(&behind, "SELECT NOT EXISTS (SELECT FROM kapell_journal.entries WHERE shard = 1)").await;
@@ -116,9 +126,13 @@ async fn a_shard_that_sleeps_does_not_keep_a_segment_from_being_dropped() {
     acquire(&journal, 1, 1).await;
     acquire(&journal, 9, 1).await;
     put(&journal, 9, 1, 1, "sleeps").await.unwrap();
-    fill(&journal, 1, 1, 1..=120).await;
+    // So that the one that sleeps is a small part of the first segment.
+    for place in 1..=40 {
+        put(&journal, 1, 1, place, "thin").await.unwrap();
+    }
+    fill(&journal, &behind, 1, 1, 41..=160).await;
     until(&behind, ALL_BUT_THE_NEWEST_SEALED).await;
-    checkpoint_and_trim(&journal, 1, 1, 115).await;
+    checkpoint_and_trim(&journal, 1, 1, 155).await;
     until(&behind, "SELECT to_regclass('kapell_journal.entries_1') IS NULL").await;
     assert_eq!(texts(&journal, 9, 0).await, ["sleeps"]);
     assert_eq!(journal.history(run(9, 1)).await.unwrap().len(), 1);
@@ -138,7 +152,7 @@ async fn a_node_that_knows_only_a_sealed_segment_goes_on_in_the_newest() {
     acquire(&quiet, 1, 1).await;
     put(&quiet, 1, 1, 1, "into the first").await.unwrap();
     acquire(&busy, 2, 1).await;
-    fill(&busy, 2, 1, 1..=100).await;
+    fill(&busy, &behind, 2, 1, 1..=100).await;
     until(&behind, ALL_BUT_THE_NEWEST_SEALED).await;
     put(&quiet, 1, 1, 2, "into the newest").await.unwrap();
     let sql = "SELECT count(*) FROM kapell_journal.entries WHERE shard = 1 AND tableoid = 'kapell_journal.entries_1'::regclass";
@@ -171,7 +185,7 @@ async fn reading_goes_on_while_segments_come_and_go() {
     };
     let mut place = 0;
     while !reader.is_finished() {
-        fill(&journal, 1, 1, place + 1..=place + 20).await;
+        fill(&journal, &behind, 1, 1, place + 1..=place + 20).await;
         place += 20;
         checkpoint_and_trim(&journal, 1, 1, place - 5).await;
         // why: segments shall come and go at many places of a read
