@@ -23,6 +23,8 @@ const LOCK: i64 = i64::from_be_bytes(*b"KapellSg");
 /// Others wait for our locks at most so long; a large table may take its time.
 const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '10min'";
 const CHORE_WITHIN: Duration = Duration::from_secs(660);
+/// Shortest time after which a sweep that failed is made again.
+const SWEEP_AGAIN: Duration = Duration::from_millis(500);
 /// Segments that are looked at in one sweep, from the oldest on.
 const SWEPT_MAX: i64 = 32;
 /// What is needed of a segment is moved when it is at most one part in so many.
@@ -55,21 +57,25 @@ async fn keep(database: Arc<Database>, mut stopped: oneshot::Receiver<()>) {
                     let now = Instant::now();
                     sweep_at = Some(swept.map_or(now, |swept| swept + database.options.sweep_every).max(now));
                 }
-                report(&database, link.run_within(&Roll, CHORE_WITHIN).await);
+                seen_to(&database, &link.run_within(&Roll, CHORE_WITHIN).await);
             }
             () = tokio::time::sleep_until(due), if sweep_at.is_some() => {
-                report(&database, link.run_within(&Sweep, CHORE_WITHIN).await);
-                (sweep_at, swept) = (None, Some(Instant::now()));
+                let is_done = seen_to(&database, &link.run_within(&Sweep, CHORE_WITHIN).await);
+                // Nobody else asks for what was trimmed already.
+                sweep_at = (!is_done).then(|| Instant::now() + database.options.sweep_every.max(SWEEP_AGAIN));
+                swept = Some(Instant::now());
             }
         }
     }
 }
 
-fn report(database: &Database, outcome: Result<(), Trouble>) {
+/// Whether it was; says why not.
+fn seen_to(database: &Database, outcome: &Result<(), Trouble>) -> bool {
     if let Err(trouble) = outcome {
         let reason = trouble.reason();
         tracing::warn!(database = %database.target, reason, "segments of the journal were not seen to; later again");
     }
+    outcome.is_ok()
 }
 
 /// Makes the first segment of a new store.

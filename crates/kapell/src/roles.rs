@@ -83,6 +83,7 @@ async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> 
         None => settings.shared.default_node()?,
     };
     check_advertised(settings)?;
+    warn_of_short_lease(settings);
     let (stores, shards) = stores::open(settings, &runtime).await?;
     let options = CoordinatorOptions {
         listen: settings.listen.clone(),
@@ -90,7 +91,7 @@ async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> 
         node,
         shards,
         heartbeat: settings.heartbeat.get(),
-        lease: settings.lease.get(),
+        lease: settings.lease(),
         dedupe_window: settings.dedupe_window.get(),
         ..CoordinatorOptions::default()
     };
@@ -108,6 +109,17 @@ fn check_advertised(settings: &CoordinatorSettings) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn warn_of_short_lease(settings: &CoordinatorSettings) {
+    let (lease, node_lease) = (settings.lease(), settings.shared.node_lease.get());
+    if !settings.shared.etcd.is_empty() && lease <= node_lease {
+        tracing::warn!(
+            ?lease,
+            ?node_lease,
+            "workers stop what they do for a coordinator that died before another can take it over (hint: a longer --lease)"
+        );
+    }
 }
 
 async fn start_worker(settings: &MemberSettings, runtime: Runtime) -> anyhow::Result<WorkerHandle> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use kapell_coordinator::CoordinatorOptions;
 use kapell_model::{ShardCount, Span};
 use kapell_telemetry::{LogFormat, TelemetryOptions};
 
@@ -64,9 +65,10 @@ pub(crate) struct CoordinatorSettings {
     /// How often workers and connectors say that they are there.
     #[arg(long, default_value = "1s")]
     pub(crate) heartbeat: Span,
-    /// After so much silence a worker's tasks are given to others. At least three heartbeats.
-    #[arg(long, default_value = "5s")]
-    pub(crate) lease: Span,
+    /// After so much silence a worker's tasks are given to others. At least three heartbeats [default: 5s; with --etcd 3s
+    /// more than --node-lease].
+    #[arg(long)]
+    lease: Option<Span>,
     /// Shards of the store; fixed when the store is made [default: 4; in PostgreSQL 64].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) shards: Option<u16>,
@@ -91,12 +93,25 @@ pub(crate) struct MemberSettings {
     /// Name, for people; a new process of the same name takes the place of the old one.
     #[arg(long, env = "KAPELL_NAME")]
     pub(crate) name: Option<String>,
-    /// Tasks or calls at once.
+    /// Tasks or calls at once that each coordinator may give it.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) capacity: u32,
 }
 
+/// How much longer workers hold on to their tasks than a coordinator to its shards: until those are noticed to be free,
+/// and loaded. A worker that stops earlier does for nothing what it has done.
+const TAKE_OVER: Duration = Duration::from_secs(3);
+
 impl CoordinatorSettings {
+    /// How long a worker may be silent.
+    pub(crate) fn lease(&self) -> Duration {
+        match (&self.lease, self.shared.etcd.is_empty()) {
+            (Some(chosen), _) => chosen.get(),
+            (None, true) => CoordinatorOptions::default().lease,
+            (None, false) => self.shared.node_lease.get() + TAKE_OVER,
+        }
+    }
+
     pub(crate) fn journal_dir(&self) -> PathBuf {
         self.data.join("journal")
     }
@@ -128,3 +143,30 @@ pub(crate) fn shards_of(file: &Path, wanted: Option<u16>) -> anyhow::Result<u16>
 
 /// Time that a role has to stop by itself.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        settings: CoordinatorSettings,
+    }
+
+    fn lease(arguments: &[&str]) -> Duration {
+        Typed::parse_from([&["kapell"], arguments].concat()).settings.lease()
+    }
+
+    #[test]
+    fn workers_hold_on_to_their_tasks_for_longer_than_a_coordinator_to_its_shards() {
+        let shared = ["--etcd", "a:2379", "--postgres", "postgres://a/b"];
+        assert_eq!(lease(&[]), Duration::from_secs(5));
+        assert_eq!(lease(&shared), Duration::from_secs(9));
+        let slow = [&shared[..], &["--node-lease", "20s"]].concat();
+        assert_eq!(lease(&slow), Duration::from_secs(23));
+        assert_eq!(lease(&[&slow[..], &["--lease", "8s"]].concat()), Duration::from_secs(8));
+    }
+}

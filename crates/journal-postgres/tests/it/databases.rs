@@ -1,7 +1,7 @@
 //! Several databases, and databases that are not what they should be.
 use kapell_journal::Journal as _;
 use kapell_journal_postgres::{Fsync, OpenError, Options};
-use kapell_model::{Epoch, Seq, ShardId};
+use kapell_model::{Epoch, Seq, ShardCount, ShardId};
 
 use crate::rig::*;
 
@@ -49,6 +49,15 @@ async fn a_list_of_databases_that_is_not_the_stores_is_refused() {
     }
     open_with(&[one, two], small()).await.expect("the right one is still good");
     open_with(&[three], small()).await.expect("what was refused was not touched");
+}
+
+#[tokio::test]
+async fn a_store_keeps_the_number_of_shards_that_it_was_made_with() {
+    let Some(server) = quick_server() else { return };
+    for wanted in [7, 9] {
+        let options = Options { shards: ShardCount::new(wanted).unwrap(), ..small() };
+        assert_eq!(open_with(&[server.url()], options).await.unwrap().shards().get(), 7);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 /// All roles in one process, on a free port and a folder of their own; killed at the end.
 pub(crate) struct Node {
     child: Child,
+    arguments: Vec<String>,
     pub(crate) address: String,
     pub(crate) folder: TempDir,
 }
@@ -23,10 +24,16 @@ pub(crate) struct Said {
 
 impl Node {
     pub(crate) fn start() -> Node {
+        Node::start_with(&[])
+    }
+
+    /// With more arguments, each time that it is started.
+    pub(crate) fn start_with(arguments: &[&str]) -> Node {
         let folder = TempDir::new().unwrap();
         let address = free_address();
-        let child = dev(folder.path(), &address);
-        let node = Node { child, address, folder };
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let child = dev(folder.path(), &address, &arguments);
+        let node = Node { child, arguments, address, folder };
         node.wait_until_ready();
         node
     }
@@ -45,7 +52,7 @@ impl Node {
 
     /// The same again on the same data.
     pub(crate) fn restart(&mut self) {
-        self.child = dev(self.folder.path(), &self.address);
+        self.child = dev(self.folder.path(), &self.address, &self.arguments);
     }
 
     /// Ready is when a worker has come; until then `run start` would only queue.
@@ -91,11 +98,12 @@ impl Drop for Node {
     }
 }
 
-fn dev(folder: &Path, address: &str) -> Child {
+fn dev(folder: &Path, address: &str, more: &[String]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     bare(folder)
         .args(["dev", "--listen", address, "--log", "info", "--data"])
         .arg(folder.join("data"))
+        .args(more)
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()

@@ -5,16 +5,19 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use kapell_tests_servers::Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::node::{Said, kapell_in, pause};
+use crate::node::{Node, Said, kapell_in, pause};
+use crate::{DEFINITIONS, eventually};
 
 const NODES: u16 = 3;
 /// Coordinators, both ports of etcd, PostgreSQL.
 const PORTS: u16 = NODES + 3;
-/// Below the ports that the kernel gives to clients.
-const FIRST_PORT: u16 = 32_000;
+/// Where such rows of ports begin, below the ports that the kernel gives to clients.
+const FIRST_PORT: u16 = 20_000;
+const ROWS: u16 = 1_500;
 
 /// The script of `deploy/`, and all that it has started. Interrupted at the end.
 struct Cluster {
@@ -107,10 +110,10 @@ fn target() -> &'static Path {
 /// The first of some ports in a row on which nobody listens.
 fn free_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let begin = (std::process::id() % 1_000) as u16 * PORTS % 10_000;
-    let mut firsts =
-        (begin..begin + 10_000).step_by(PORTS.into()).map(|at| FIRST_PORT - 11_000 + at % 10_000);
-    firsts.find(|first| (*first..*first + PORTS).all(is_free)).unwrap()
+    // Tests of one machine begin to look at different places.
+    let begin = (std::process::id() % 1_000) as u16;
+    let mut rows = (begin..ROWS).chain(0..begin).map(|row| FIRST_PORT + row * PORTS);
+    rows.find(|first| (*first..*first + PORTS).all(is_free)).unwrap()
 }
 
 #[test]
@@ -141,6 +144,25 @@ fn a_cluster_is_one_command_and_goes_on_without_one_of_its_coordinators() {
     for pid in pids {
         assert!(!signal("-0", &pid), "nothing is left behind");
     }
+}
+
+#[test]
+fn one_coordinator_keeps_everything_in_postgresql_over_a_crash() {
+    let Some(server) = Postgres::start() else { return };
+    let mut node = Node::start_with(&["--postgres", &server.url()]);
+    node.write("definitions.yaml", DEFINITIONS);
+    node.json(&["apply", "-f", "definitions.yaml"]);
+    let input = r#"{"name":"Ada","number":3}"#;
+    let before = node.json(&["run", "start", "greet", "--input", input, "--wait"]);
+    node.crash_and_restart();
+    node.json(&["run", "start", "greet", "--input", input, "--wait"]);
+    let runs = eventually(|| {
+        let listed = node.json(&["run", "list"]);
+        (listed["ledgerBehind"] == 0).then(|| listed["runs"].as_array().unwrap().clone())
+    });
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    assert!(runs.iter().any(|run| run["id"] == before["id"]), "{before} {runs:?}");
+    assert!(!node.folder.path().join("data").exists(), "nothing is kept beside it");
 }
 
 #[test]
