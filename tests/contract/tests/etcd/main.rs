@@ -16,7 +16,7 @@ use kapell_model::{Epoch, Name};
 use kapell_runtime::Runtime;
 use kapell_tests_contract::cluster::{Meeting, member};
 
-/// The lease of every session here. With a margin of a tenth.
+/// The lease of most sessions here. With a margin of a tenth.
 const TTL: Duration = Duration::from_secs(3);
 
 /// A cluster that is reached by some endpoints.
@@ -26,6 +26,11 @@ impl Reached {
     fn by(endpoints: Vec<String>) -> Reached {
         let options = EtcdOptions::new(endpoints, Name::new("test").unwrap());
         Reached(EtcdOptions { ttl: TTL, ..options })
+    }
+
+    /// With another lease.
+    fn lease(self, ttl: Duration) -> Reached {
+        Reached(EtcdOptions { ttl, ..self.0 })
     }
 
     async fn try_join(&self, name: &str, floor: u64) -> Result<Arc<dyn Session>, JoinError> {
@@ -39,7 +44,7 @@ impl Meeting for Reached {
     }
 
     fn gives_up_within(&self) -> Duration {
-        TTL + Duration::from_secs(2)
+        self.0.ttl + Duration::from_secs(2)
     }
 }
 
