@@ -74,7 +74,12 @@ pub(crate) async fn dev(settings: &CoordinatorSettings) -> anyhow::Result<()> {
 }
 
 fn member_of(address: SocketAddr, name: &str) -> MemberSettings {
-    MemberSettings { coordinators: vec![address.to_string()], name: Some(name.to_owned()), capacity: 1_000 }
+    MemberSettings {
+        coordinators: vec![address.to_string()],
+        name: Some(name.to_owned()),
+        capacity: 1_000,
+        threads: None,
+    }
 }
 
 async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> anyhow::Result<Coordinator> {

@@ -151,7 +151,11 @@ impl Kapell {
     /// Runs the command.
     pub(crate) fn run(self) -> ExitCode {
         let output = self.client.output();
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Command::Worker(settings) | Command::Connector(settings) = &self.command {
+            runtime.worker_threads(settings.threads());
+        }
+        let runtime = match runtime.enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Failure::from(anyhow::Error::from(error)).tell(&output),
         };
