@@ -64,6 +64,7 @@ impl Workspace {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
+        forget_our_package(&mut command);
         let mut path = self.target.join("tools/bin").into_os_string();
         if let Some(inherited) = std::env::var_os("PATH") {
             path.push(":");
@@ -112,5 +113,27 @@ impl Workspace {
 
     pub(crate) fn read(&self, path: &str) -> Result<String> {
         std::fs::read_to_string(self.root.join(path)).with_context(|| format!("reading {path}"))
+    }
+}
+/// `cargo run` tells xtask which package it is. Build scripts that look at these variables, such as ring's, would run
+/// again, and everything above them be built again, whenever Cargo is called once through xtask and once by hand.
+pub(crate) fn forget_our_package(command: &mut Command) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_not_told_which_package_xtask_is() {
+        let workspace = Workspace::open(Format::JsonLines).unwrap();
+        let cargo = workspace.command("cargo");
+        let removed = |name: &str| cargo.get_envs().any(|(of, value)| of == name && value.is_none());
+        // Cargo runs this test, and tells it so.
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR"));
     }
 }

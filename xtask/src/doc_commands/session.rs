@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use super::parse::{Mode, Step, substitute};
 use crate::clock::{self, Stopwatch};
 use crate::process;
+use crate::workspace::forget_our_package;
 
 /// How much of an output is shown when it is not what the document says.
 const SHOWN_LINES: usize = 60;
@@ -143,6 +144,7 @@ impl Session {
             substitute(command, &format!("'{}'", xtask.display()))
         );
         let mut bash = Command::new("bash");
+        forget_our_package(&mut bash);
         bash.args(["-c", &script, "document"]).current_dir(&self.folder).process_group(0);
         bash.env("PATH", &self.path).env("KAPELL_DOC_STATE", &self.state);
         bash.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
