@@ -15,15 +15,20 @@ use super::{Reached, TTL, join_at_last};
 /// do.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// Everything that a watch on one shard shows: epochs, and 0 for nobody.
-fn record(session: &Arc<dyn Session>) -> watch::Receiver<Vec<u64>> {
+/// An owner by name and epoch, or nobody.
+type Shown = Option<(String, u64)>;
+
+/// Everything that a watch on one shard shows.
+fn record(session: &Arc<dyn Session>) -> watch::Receiver<Vec<Shown>> {
     let (writer, shown) = watch::channel(Vec::new());
     let mut owners = session.owners();
-    let epoch = |owners: &Arc<Owners>| owners.get(&ShardId(1)).map_or(0, |owner| owner.epoch.0);
+    let owner_of = |owners: &Arc<Owners>| {
+        owners.get(&ShardId(1)).map(|owner| (owner.node.as_str().to_owned(), owner.epoch.0))
+    };
     #[expect(clippy::disallowed_methods, reason = "it ends with the session that it watches")]
     tokio::spawn(async move {
         while owners.changed().await.is_ok() {
-            let now = epoch(&owners.borrow_and_update());
+            let now = owner_of(&owners.borrow_and_update());
             writer.send_modify(|shown| shown.push(now));
         }
     });
@@ -33,8 +38,8 @@ fn record(session: &Arc<dyn Session>) -> watch::Receiver<Vec<u64>> {
 /// Three sessions, what their watches have shown, and what they should have.
 struct Watched {
     sessions: [Arc<dyn Session>; 3],
-    shown: [watch::Receiver<Vec<u64>>; 3],
-    expected: Vec<u64>,
+    shown: [watch::Receiver<Vec<Shown>>; 3],
+    expected: Vec<Shown>,
 }
 
 impl Watched {
@@ -46,16 +51,17 @@ impl Watched {
     /// One after the other acquires and releases, each time when all have seen the change before.
     async fn turns(&mut self, count: usize) {
         for _ in 0..count {
-            let session = self.sessions[self.expected.len() / 2 % self.sessions.len()].clone();
+            let turn = self.expected.len() / 2 % self.sessions.len();
+            let (session, name) = (self.sessions[turn].clone(), ["a", "b", "c"][turn]);
             let epoch = acquire_at_last(&session).await;
-            self.all_see(epoch).await;
+            self.all_see(Some((name.to_owned(), epoch))).await;
             release_at_last(&session, epoch).await;
-            self.all_see(0).await;
+            self.all_see(None).await;
         }
     }
 
-    async fn all_see(&mut self, epoch: u64) {
-        self.expected.push(epoch);
+    async fn all_see(&mut self, owner: Shown) {
+        self.expected.push(owner);
         for shown in &mut self.shown {
             shows(shown, |shown| shown.len() >= self.expected.len()).await;
         }
@@ -67,7 +73,7 @@ impl Watched {
             assert_eq!(*session.lost().borrow(), None);
             assert_eq!(*shown.borrow(), self.expected, "each change once and in order");
         }
-        let epochs = self.expected.iter().filter(|epoch| **epoch > 0).collect::<Vec<_>>();
+        let epochs = self.expected.iter().flatten().map(|(_, epoch)| *epoch).collect::<Vec<_>>();
         assert!(epochs.is_sorted_by(|before, after| before < after), "{epochs:?}");
     }
 }
@@ -129,7 +135,7 @@ async fn a_leader_that_hangs_is_left() {
     all.turns(1).await;
     all.check();
     etcd.thaw(leader);
-    let last = all.expected[all.expected.len() - 2];
+    let last = all.expected.iter().flatten().last().map_or(0, |(_, epoch)| *epoch);
     sees_what_the_thawed_leader_does(&reached, all.sessions, last).await;
 }
 
