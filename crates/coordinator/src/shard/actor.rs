@@ -35,6 +35,10 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 const TAIL_ENTRIES_LEFT_MAX: u64 = 2_000;
 /// Time that a hand-over spends on a checkpoint. The shard takes requests meanwhile.
 const HAND_OVER_CHECKPOINT_MAX: Duration = Duration::from_secs(2);
+/// The ledger is close behind when it lacks at most this part of the entries between two checkpoints.
+const LEDGER_LACKS_PART: u64 = 10;
+/// A checkpoint is overdue after so many times the entries between two.
+const CHECKPOINT_OVERDUE: u64 = 5;
 /// How often the ledger is told.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
@@ -296,7 +300,11 @@ impl Running {
         let due = done >= rules.checkpoint_entries
             || self.stay == Stay::UntilCheckpoint
             || (done > 0 && self.checkpoint.at.elapsed() >= rules.checkpoint_every);
-        if due && !self.checkpoint.under_way && self.checkpoint.pending.is_none() && !self.is_defining() {
+        let ledger_lacks = self.shard.last.0 - self.shard.projected.0;
+        let may_hold_images = self.stay == Stay::UntilCheckpoint
+            || may_hold_images(ledger_lacks, done, rules.checkpoint_entries);
+        let is_free = !self.checkpoint.under_way && self.checkpoint.pending.is_none();
+        if due && may_hold_images && is_free && !self.is_defining() {
             let images = self.shard.images(now, &self.args.definitions);
             self.checkpoint.pending = Some((self.shard.last, images));
         }
@@ -366,6 +374,13 @@ impl Running {
     }
 }
 
+/// A checkpoint waits for the ledger, and its images wait in memory: they are taken when the ledger is close behind, or
+/// when so much is to be folded at a start that it would take too long. All three are entries, `done` those since the
+/// last checkpoint, `between` those that make one due.
+fn may_hold_images(ledger_lacks: u64, done: u64, between: u64) -> bool {
+    ledger_lacks <= between / LEDGER_LACKS_PART || done >= between.saturating_mul(CHECKPOINT_OVERDUE)
+}
+
 /// Stores rows in the ledger until it takes them, then says so.
 pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
     let (ledger, links, myself) = (args.ledger.clone(), args.links.clone(), myself.clone());
@@ -380,4 +395,18 @@ pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, ba
         }
         drop(myself.cast(ShardMessage::Projected { through, part }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_hold_images;
+
+    #[test]
+    fn images_are_taken_when_the_ledger_is_close_behind_or_the_checkpoint_is_overdue() {
+        let between = 200_000;
+        assert!(may_hold_images(20_000, between, between));
+        assert!(!may_hold_images(20_001, between, between));
+        assert!(!may_hold_images(300_000, 999_999, between));
+        assert!(may_hold_images(300_000, 1_000_000, between));
+    }
 }
