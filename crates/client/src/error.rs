@@ -60,6 +60,13 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// It may have been done; another coordinator can say.
+    pub(crate) fn silent() -> ClientError {
+        ClientError::Unavailable { message: "the coordinator does not answer".to_owned() }
+    }
+}
+
 /// Milliseconds to wait before the next try; the name is gRPC's own.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 

@@ -1,6 +1,6 @@
-//! Client library: talks to a coordinator.
+//! Client library: talks to the coordinators of a cluster.
 //!
-//! Owns: the connection, deadlines, trying again, and what an error asks of the caller. Never: shows anything, or
+//! Owns: the connections, deadlines, trying again, going to another coordinator, and what an error asks of the caller. Never: shows anything, or
 //! knows what a definition or a run means.
 //!
 //! ```no_run
@@ -15,6 +15,7 @@
 //! # }
 //! ```
 mod error;
+mod homes;
 mod link;
 mod retry;
 mod services;
@@ -30,27 +31,29 @@ pub use kapell_proto::{cloudevents, v1};
 pub use services::{Admin, Approvals, Events, Resources, RunChanges, Runs, Schedules};
 pub use starter::{AnswerWhen, Starter};
 
+use homes::Homes;
 use link::Link;
 
 /// Time that one request may take, all tries together, unless the client is told otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// A connection to a coordinator. Cheap to clone; many requests may be on their way at once.
+/// A connection to a cluster, or to its only coordinator. Cheap to clone; many requests may be on their way at once.
 #[derive(Clone, Debug)]
 pub struct Client {
     link: Link,
 }
 
 impl Client {
-    /// Connects to `HOST:PORT`.
-    pub async fn connect(address: &str) -> Result<Client, ConnectError> {
-        Client::connect_over(Arc::new(SystemNet), address).await
+    /// Connects to `HOST:PORT`, or to several, separated by commas: any coordinator takes any request, so a request
+    /// that one does not answer goes to the next, if sending it twice is harmless. One of them must answer now.
+    pub async fn connect(addresses: &str) -> Result<Client, ConnectError> {
+        Client::connect_over(Arc::new(SystemNet), addresses).await
     }
 
     /// As [`Client::connect`], over another network than that of the operating system.
-    pub async fn connect_over(net: Arc<dyn Net>, address: &str) -> Result<Client, ConnectError> {
-        let channel = kapell_runtime::channel(net, address).await?;
-        Ok(Client { link: Link { channel, deadline: DEADLINE_DEFAULT } })
+    pub async fn connect_over(net: Arc<dyn Net>, addresses: &str) -> Result<Client, ConnectError> {
+        let homes = Arc::new(Homes::reach(net, addresses).await?);
+        Ok(Client { link: Link { homes, deadline: DEADLINE_DEFAULT } })
     }
 
     /// The same connection with another time that one request may take, all tries together.

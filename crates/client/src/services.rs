@@ -44,10 +44,9 @@ impl Runs {
         if request.request_id.is_empty() {
             request.request_id = format!("{:032x}", SystemEntropy.next_u128());
         }
-        let within =
-            self.0.deadline.saturating_add(Duration::from_millis(request.wait_ms.unwrap_or_default()));
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
         self.0
-            .ask_within(within, Repeat::Harmless, |channel| {
+            .ask_waiting(wait, Repeat::Harmless, |channel| {
                 let request = request.clone();
                 async move {
                     RunServiceClient::new(channel)

@@ -3,6 +3,7 @@
 //! Owns: the stream, the tags, telling each caller its own answer. Never: sends a request twice by itself; the
 //! caller's `start` does, until its deadline.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_proto::v1;
@@ -17,6 +18,7 @@ use v1::run_service_client::RunServiceClient;
 pub use v1::AnswerWhen;
 
 use crate::ClientError;
+use crate::homes::Homes;
 use crate::link::{ANSWER_BYTES_MAX, Link};
 use crate::retry::{Repeat, pause};
 
@@ -47,8 +49,7 @@ struct Ask {
 impl Starter {
     pub(crate) fn new(link: &Link) -> Starter {
         let (asks, asked) = mpsc::channel(WAITING_MAX);
-        let client = RunServiceClient::new(link.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
-        Jobs::new().spawn(STARTER, serve(client, asked));
+        Jobs::new().spawn(STARTER, serve(Arc::clone(&link.homes), asked));
         Starter { asks, deadline: link.deadline }
     }
 
@@ -95,8 +96,11 @@ impl Starter {
 }
 
 /// Opens a stream whenever somebody asks and there is none.
-async fn serve(mut client: RunServiceClient<tonic::transport::Channel>, mut asks: mpsc::Receiver<Ask>) {
+async fn serve(homes: Arc<Homes>, mut asks: mpsc::Receiver<Ask>) {
     while let Some(first) = asks.recv().await {
+        let home = homes.current();
+        let mut client =
+            RunServiceClient::new(home.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         let (frames, written) = mpsc::channel(FRAMES_WAITING_MAX);
         let mut stream = Stream { frames, unanswered: BTreeMap::new(), next_tag: 0 };
         let served = match client.start_stream(ReceiverStream::new(written)).await {
@@ -106,6 +110,7 @@ async fn serve(mut client: RunServiceClient<tonic::transport::Channel>, mut asks
                 Err(status)
             }
         };
+        homes.leave(&home);
         let error = served.map_or_else(ClientError::from, |()| broken_off());
         for (_, reply) in stream.unanswered {
             // A caller that is gone needs no answer.

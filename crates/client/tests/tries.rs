@@ -43,6 +43,12 @@ impl ApprovalService for Refusing {
 }
 
 async fn refusing(code: Code, times: u32) -> (Client, Arc<AtomicU32>) {
+    let (address, tries) = server(code, times).await;
+    (Client::connect(&address).await.unwrap(), tries)
+}
+
+/// Answers what it was asked after so many refusals.
+async fn server(code: Code, times: u32) -> (String, Arc<AtomicU32>) {
     let listener = SystemNet.listen("127.0.0.1:0").await.unwrap();
     let address = listener.address().to_string();
     let tries = Arc::new(AtomicU32::new(0));
@@ -51,7 +57,20 @@ async fn refusing(code: Code, times: u32) -> (Client, Arc<AtomicU32>) {
         let served = Server::builder().add_service(ApprovalServiceServer::new(service));
         served.serve_with_incoming(incoming(listener)).await.unwrap();
     });
-    (Client::connect(&address).await.unwrap(), tries)
+    (address, tries)
+}
+
+/// One that takes connections and is never heard of again, as one that is stopped or cut off.
+async fn silent() -> String {
+    let mut listener = SystemNet.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_string();
+    Jobs::new().spawn(Job { name: "silence", on_panic: OnDeath::StopNode }, async move {
+        let mut open = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            open.push(connection);
+        }
+    });
+    address
 }
 
 #[tokio::test]
@@ -103,4 +122,35 @@ async fn nobody_there_is_said_with_the_address() {
         format!("nobody answers at {address}")
     );
     assert!(Client::connect("no address").await.unwrap_err().to_string().contains("write HOST:PORT"));
+}
+
+#[tokio::test]
+async fn another_coordinator_answers_for_one_that_is_gone_refuses_or_is_silent() {
+    let gone = SystemNet.listen("127.0.0.1:0").await.unwrap().address().to_string();
+    let (refuses, refused) = server(Code::Unavailable, u32::MAX).await;
+    let (answers, answered) = server(Code::Unavailable, 0).await;
+    let client = Client::connect(&format!("{gone}, {refuses},{},{answers}", silent().await)).await.unwrap();
+    client.approvals().list(v1::ListApprovalsRequest::default()).await.unwrap();
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+    client.approvals().list(v1::ListApprovalsRequest::default()).await.unwrap();
+    // The others are not asked any more.
+    assert_eq!((refused.load(Ordering::SeqCst), answered.load(Ordering::SeqCst)), (1, 2));
+}
+
+#[tokio::test]
+async fn what_must_not_be_done_twice_fails_where_it_failed_and_the_next_request_goes_elsewhere() {
+    let (refuses, refused) = server(Code::Unavailable, u32::MAX).await;
+    let (answers, answered) = server(Code::Unavailable, 0).await;
+    let client = Client::connect(&format!("{refuses},{answers}")).await.unwrap();
+    client.approvals().decide(v1::DecideApprovalRequest::default()).await.unwrap_err();
+    assert_eq!((refused.load(Ordering::SeqCst), answered.load(Ordering::SeqCst)), (1, 0));
+    client.approvals().decide(v1::DecideApprovalRequest::default()).await.unwrap();
+    assert_eq!((refused.load(Ordering::SeqCst), answered.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_said_even_among_others_that_answer() {
+    let (answers, _) = server(Code::Unavailable, 0).await;
+    let error = Client::connect(&format!("{answers},no address")).await.unwrap_err().to_string();
+    assert!(error.contains("`no address` is no address"), "{error}");
 }

@@ -13,7 +13,10 @@ use std::sync::Arc;
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use jobs::{Job, Jobs, NodeStopped, OnDeath};
-pub use net::{Connection, DialError, Io, Listener, Net, SystemNet, channel, incoming, incoming_up_to};
+pub use net::{
+    Connection, DialError, Io, Listener, Net, SystemNet, channel, channel_when_asked, incoming,
+    incoming_up_to,
+};
 
 /// All seams together; cheap to clone.
 #[derive(Clone)]

@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::Service;
 
 /// Bytes both ways.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -135,7 +136,19 @@ pub enum DialError {
 
 /// A gRPC channel with windows and keepalives that suit long-lived streams of frames.
 pub async fn channel(net: Arc<dyn Net>, address: &str) -> Result<Channel, DialError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+    endpoint(address)?
+        .connect_with_connector(dialer(net, address))
+        .await
+        .map_err(|source| DialError::Unreachable { address: address.to_owned(), source })
+}
+
+/// As [`channel`], but nobody has to answer yet: the first request connects.
+pub fn channel_when_asked(net: Arc<dyn Net>, address: &str) -> Result<Channel, DialError> {
+    Ok(endpoint(address)?.connect_with_connector_lazy(dialer(net, address)))
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, DialError> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| DialError::BadAddress(address.to_owned()))?
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(2))
@@ -143,16 +156,18 @@ pub async fn channel(net: Arc<dyn Net>, address: &str) -> Result<Channel, DialEr
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true))
+}
+
+fn dialer(
+    net: Arc<dyn Net>,
+    address: &str,
+) -> impl Service<Uri, Response = TokioIo<Connection>, Error = io::Error, Future: Send> + Send + use<> {
     let target = address.to_owned();
-    let dial = tower::service_fn(move |_| {
+    tower::service_fn(move |_| {
         let (net, target) = (Arc::clone(&net), target.clone());
         async move { net.dial(&target).await.map(TokioIo::new) }
-    });
-    endpoint
-        .connect_with_connector(dial)
-        .await
-        .map_err(|source| DialError::Unreachable { address: address.to_owned(), source })
+    })
 }
 
 impl Connected for Connection {

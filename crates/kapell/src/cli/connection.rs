@@ -10,7 +10,7 @@ use super::output::{Colours, Format, Output};
 /// Where to ask, for whom, and how to show the answer.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClientSettings {
-    /// Coordinator to talk to.
+    /// Coordinator to talk to, or several of one cluster, separated by commas: one that does not answer is passed over.
     #[arg(
         long,
         env = "KAPELL_ADDRESS",
