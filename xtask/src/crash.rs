@@ -15,7 +15,7 @@ use crate::workspace::{Profile, Workspace};
 /// Starts a coordinator, a worker and a connector, keeps orders in flight against a business system that does
 /// everything twice that it is told twice, and kills each role with SIGKILL at random moments. Holds when no accepted
 /// order is lost, done twice, stuck or failed, and `doctor` finds nothing. The seed decides who is killed when and is
-/// printed. Logs, and the stories of runs that went wrong, stay in target/crash.
+/// printed. Logs, and the stories of runs that went wrong, stay in target/crash/matrix.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Kills of each role
@@ -48,25 +48,45 @@ impl Args {
     }
 
     fn run_as(&self, workspace: &Workspace, profile: Profile) -> Result<Verdict> {
-        match workspace.build(profile, &["kapell", "kapell-crash", "kapell-company"])? {
-            Verdict::Holds => {}
-            Verdict::Broken => bail!("what takes part in the crash matrix does not build"),
-        }
-        let dir = workspace.target().join("crash");
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir)?;
-        }
-        let mut crash = Command::new(workspace.program(profile, "kapell-crash"));
-        crash.args(["--kills", &self.kills.to_string()]).arg("--dir").arg(&dir);
-        crash.arg("--kapell").arg(workspace.program(profile, "kapell"));
-        crash.arg("--company").arg(workspace.program(profile, "company"));
+        let mut crash = trial(workspace, profile, None, &["matrix", "--kills", &self.kills.to_string()])?;
         if let Some(seed) = self.seed {
             crash.args(["--seed", &seed.to_string()]);
-        }
-        if workspace.format() == Format::JsonLines {
-            crash.arg("--json");
         }
         // Its lines are the answer already, so they stay on standard output in both forms.
         process::watched(&mut crash, Format::Table)
     }
+}
+
+/// `kapell-crash` with these arguments and with all that takes part, built; logs go below the target directory, in a
+/// folder with the name of the trial. `within` is a command that runs the rest of its line.
+pub(crate) fn trial(
+    workspace: &Workspace,
+    profile: Profile,
+    within: Option<&[&str]>,
+    arguments: &[&str],
+) -> Result<Command> {
+    match workspace.build(profile, &["kapell", "kapell-crash", "kapell-company"])? {
+        Verdict::Holds => {}
+        Verdict::Broken => bail!("what takes part does not build"),
+    }
+    let dir = workspace.target().join("crash").join(arguments.first().copied().unwrap_or_default());
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    let program = workspace.program(profile, "kapell-crash");
+    let mut crash = match within {
+        Some([first, rest @ ..]) => {
+            let mut outer = Command::new(first);
+            outer.args(rest).arg(program);
+            outer
+        }
+        Some([]) | None => Command::new(program),
+    };
+    crash.args(arguments).arg("--dir").arg(&dir);
+    crash.arg("--kapell").arg(workspace.program(profile, "kapell"));
+    crash.arg("--company").arg(workspace.program(profile, "company"));
+    if workspace.format() == Format::JsonLines {
+        crash.arg("--json");
+    }
+    Ok(crash)
 }

@@ -9,6 +9,7 @@
 
 mod bench;
 mod cases;
+mod chaos;
 mod clock;
 mod coverage;
 mod crash;
@@ -79,6 +80,7 @@ tasks! {
     Deny(deny),
     Servers(servers),
     Crash(crash),
+    Chaos(chaos),
     Bench(bench),
     Sim(sim),
     Soak(soak),

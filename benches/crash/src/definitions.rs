@@ -1,8 +1,7 @@
 //! What runs while roles are killed.
 use anyhow::bail;
-use kapell_proto::v1::resource_service_client::ResourceServiceClient;
+use kapell_client::Client;
 use kapell_proto::v1::{ApplyRequest, SourceFile};
-use tonic::transport::Channel;
 
 /// The event that starts a run.
 pub(crate) const EVENT_TYPE: &str = "crash.order";
@@ -71,11 +70,11 @@ spec:
 "#;
 
 /// Applies the definitions; `endpoint` is the base URL of accounting.
-pub(crate) async fn apply(channel: Channel, endpoint: &str) -> anyhow::Result<()> {
+pub(crate) async fn apply(client: &Client, endpoint: &str) -> anyhow::Result<()> {
     let text = DEFINITIONS.replace("ENDPOINT", endpoint);
     let request =
         ApplyRequest { files: vec![SourceFile { name: "crash.yaml".to_owned(), text }], dry_run: false };
-    let answer = ResourceServiceClient::new(channel).apply(request).await?.into_inner();
+    let answer = client.resources().apply(request).await?;
     if !answer.errors.is_empty() {
         bail!("the definitions do not hold together: {:?}", answer.errors);
     }

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use kapell_proto::v1::admin_service_client::AdminServiceClient;
-use kapell_proto::v1::run_service_client::RunServiceClient;
-use kapell_proto::v1::{DoctorRequest, Finding, GetRunRequest, RunState};
+use kapell_client::Client;
+use kapell_proto::v1::{Finding, RunState};
 use tokio::time::{Instant, sleep};
-use tonic::transport::Channel;
 
 use crate::company::Company;
 use crate::definitions::POSTING_STEPS;
@@ -46,7 +44,7 @@ impl Fates {
 
 /// Waits until every run has ended, and answers the last state of those that were looked at.
 pub(crate) async fn settle(
-    channel: &Channel,
+    client: &Client,
     accepted: &BTreeMap<Order, String>,
     patience: Duration,
 ) -> BTreeMap<Order, Option<RunState>> {
@@ -56,7 +54,7 @@ pub(crate) async fn settle(
     loop {
         let asked = stream::iter(open.drain(..))
             .map(async |(order, run)| {
-                let state = state_of(channel, &run).await;
+                let state = state_of(client, &run).await;
                 (order, run, state)
             })
             .buffer_unordered(ASKED_AT_ONCE)
@@ -110,9 +108,8 @@ pub(crate) async fn judge(
 }
 
 /// What the system itself finds wrong.
-pub(crate) async fn doctor(channel: &Channel) -> anyhow::Result<Vec<Finding>> {
-    let answer = AdminServiceClient::new(channel.clone()).doctor(DoctorRequest::default()).await?;
-    Ok(answer.into_inner().findings)
+pub(crate) async fn doctor(client: &Client) -> anyhow::Result<Vec<Finding>> {
+    Ok(client.admin().doctor().await?.findings)
 }
 
 /// How calls of unknown outcome ended.
@@ -125,14 +122,14 @@ pub(crate) struct Settled {
 }
 
 /// Counts, in the stories of these runs, the calls whose outcome had to be found out.
-pub(crate) async fn settled(channel: &Channel, runs: Vec<String>) -> anyhow::Result<Settled> {
+pub(crate) async fn settled(client: &Client, runs: BTreeSet<String>) -> anyhow::Result<Settled> {
     let each: Vec<Settled> = stream::iter(runs)
         .map(async |run| {
-            let story = story(channel, &run).await?;
+            let story = story(client, &run).await?;
             let of = |text: &str| story.iter().filter(|line| line.contains(text)).count() as u64;
             anyhow::Ok(Settled {
-                took_effect: of("the call took effect"),
-                repeated: of("safely be made again"),
+                took_effect: of("found out: the call took effect"),
+                repeated: of("found out: the call may safely be made again"),
             })
         })
         .buffer_unordered(ASKED_AT_ONCE)
@@ -146,7 +143,7 @@ pub(crate) async fn settled(channel: &Channel, runs: Vec<String>) -> anyhow::Res
 
 /// Writes the stories of runs that went wrong to `stories.txt`.
 pub(crate) async fn write_stories(
-    channel: &Channel,
+    client: &Client,
     accepted: &BTreeMap<Order, String>,
     wrong: &BTreeSet<Order>,
     dir: &Path,
@@ -155,7 +152,7 @@ pub(crate) async fn write_stories(
     for order in wrong.iter().take(STORIES_MAX) {
         let run = accepted.get(order).cloned().unwrap_or_default();
         text.push_str(&format!("{} is run {run}\n", order.name()));
-        match story(channel, &run).await {
+        match story(client, &run).await {
             Ok(lines) => lines.iter().for_each(|line| text.push_str(&format!("  {line}\n"))),
             Err(error) => text.push_str(&format!("  no story: {error:#}\n")),
         }
@@ -163,9 +160,8 @@ pub(crate) async fn write_stories(
     Ok(std::fs::write(dir.join("stories.txt"), text)?)
 }
 
-async fn story(channel: &Channel, run: &str) -> anyhow::Result<Vec<String>> {
-    let request = GetRunRequest { run: run.to_owned() };
-    let answer = RunServiceClient::new(channel.clone()).explain(request).await?.into_inner();
+async fn story(client: &Client, run: &str) -> anyhow::Result<Vec<String>> {
+    let answer = client.runs().explain(run).await?;
     let line = |line: &kapell_proto::v1::StoryLine| {
         format!("{} {} {} {} {}", line.seq, line.at_ms, line.entry, line.step, line.text)
     };

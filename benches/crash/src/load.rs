@@ -1,34 +1,33 @@
-//! The load under which roles are killed: orders, each an event that starts one run.
+//! The load under which faults happen: orders, each an event that starts one run.
 //!
-//! Owns: which orders were accepted as which run, and which were under way at a moment. Never: starts over with a new
-//! id: an event whose answer was lost is sent again as itself.
+//! Owns: which orders were accepted as which run, when, and which were under way at a moment. Never: starts over with
+//! a new id: an event whose answer was lost is sent again as itself.
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::bail;
 use futures::future::try_join_all;
+use kapell_client::{Client, ClientError};
 use kapell_proto::cloudevents::CloudEvent;
 use kapell_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use kapell_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
-use kapell_proto::v1::event_service_client::EventServiceClient;
-use kapell_proto::v1::run_service_client::RunServiceClient;
-use kapell_proto::v1::{GetRunRequest, PublishRequest, RunState};
+use kapell_proto::v1::{PublishRequest, RunState};
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
+use tokio::time::{Instant, sleep};
 
 use crate::definitions::EVENT_TYPE;
 
 /// One order of a caller takes at least so long, so that a long matrix does not fill the book.
 const PACE: Duration = Duration::from_millis(400);
 /// A caller waits this long for its run, then leaves it to the end and goes on.
-const RUN_PATIENCE: Duration = Duration::from_secs(10);
+const RUN_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at a run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// One request; a killed coordinator breaks the connection much earlier.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(3);
-/// Between two tries of a request.
+/// Time that the client library gets to have an event accepted, or to find out about a run.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// An order; `order-NUMBER` to the outside.
@@ -42,28 +41,50 @@ impl Order {
     }
 }
 
+/// How an order went.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    sent: Instant,
+    /// Its run, and when it was known to be one.
+    accepted: Option<(String, Instant)>,
+    /// When its run was seen to have ended.
+    ended: Option<Instant>,
+}
+
+impl Course {
+    /// From the first sending to the answer.
+    pub(crate) fn acceptance(&self, now: Instant) -> Duration {
+        self.accepted.as_ref().map_or(now, |(_, at)| *at) - self.sent
+    }
+
+    /// From there to the end of the run.
+    pub(crate) fn work(&self, now: Instant) -> Duration {
+        self.accepted.as_ref().map_or(Duration::ZERO, |(_, at)| self.ended.unwrap_or(now) - *at)
+    }
+
+    /// Whether some of it was between these.
+    pub(crate) fn was_within(&self, from: Instant, to: Instant) -> bool {
+        self.sent < to && self.ended.is_none_or(|ended| ended > from)
+    }
+}
+
 /// Publishes orders until it is told to stop.
 pub(crate) struct Load {
-    channel: Channel,
+    client: Client,
     next: Cell<u64>,
     stopping: Cell<bool>,
-    under_way: RefCell<BTreeSet<Order>>,
-    accepted: RefCell<BTreeMap<Order, String>>,
+    courses: RefCell<BTreeMap<Order, Course>>,
     ended: Cell<u64>,
-    /// Events that were sent more than once, for the answer to the first sending was lost.
-    resent: Cell<u64>,
 }
 
 impl Load {
-    pub(crate) fn new(channel: Channel) -> Load {
+    pub(crate) fn new(client: &Client) -> Load {
         Load {
-            channel,
+            client: client.clone().with_deadline(PUBLISH_PATIENCE),
             next: Cell::new(0),
             stopping: Cell::new(false),
-            under_way: RefCell::default(),
-            accepted: RefCell::default(),
+            courses: RefCell::default(),
             ended: Cell::new(0),
-            resent: Cell::new(0),
         }
     }
 
@@ -78,14 +99,16 @@ impl Load {
         self.stopping.set(true);
     }
 
-    /// Orders that were sent and, as far as is known, have not ended.
-    pub(crate) fn under_way(&self) -> BTreeSet<Order> {
-        self.under_way.borrow().clone()
+    /// Every order so far.
+    pub(crate) fn courses(&self) -> BTreeMap<Order, Course> {
+        self.courses.borrow().clone()
     }
 
     /// Every accepted order and its run.
     pub(crate) fn accepted(&self) -> BTreeMap<Order, String> {
-        self.accepted.borrow().clone()
+        let courses = self.courses.borrow();
+        let runs = courses.iter().filter_map(|(order, course)| Some((*order, course.accepted.clone()?.0)));
+        runs.collect()
     }
 
     /// Waits until more runs have ended, but not for ever.
@@ -96,54 +119,55 @@ impl Load {
         }
     }
 
-    /// Events that were sent more than once.
-    pub(crate) fn resent(&self) -> u64 {
-        self.resent.get()
-    }
-
     async fn caller(&self) -> anyhow::Result<()> {
         while !self.stopping.get() {
-            let begun = Instant::now();
+            let sent = Instant::now();
             let order = Order(self.next.get());
             self.next.set(order.0 + 1);
-            self.under_way.borrow_mut().insert(order);
+            self.courses.borrow_mut().insert(order, Course { sent, accepted: None, ended: None });
             let run = self.publish(order).await?;
-            self.accepted.borrow_mut().insert(order, run.clone());
-            while begun.elapsed() < RUN_PATIENCE {
-                if ended(state_of(&self.channel, &run).await) {
-                    self.under_way.borrow_mut().remove(&order);
+            let accepted = Instant::now();
+            self.note(order, |course| course.accepted = Some((run.clone(), accepted)));
+            while accepted.elapsed() < RUN_PATIENCE {
+                if ended(state_of(&self.client, &run).await) {
+                    self.note(order, |course| course.ended = Some(Instant::now()));
                     self.ended.set(self.ended.get() + 1);
                     break;
                 }
                 sleep(LOOK_EVERY).await;
             }
-            sleep(PACE.saturating_sub(begun.elapsed())).await;
+            sleep(PACE.saturating_sub(sent.elapsed())).await;
         }
         Ok(())
     }
 
+    fn note(&self, order: Order, change: impl FnOnce(&mut Course)) {
+        if let Some(course) = self.courses.borrow_mut().get_mut(&order) {
+            change(course);
+        }
+    }
+
     /// The same event until it is accepted.
     async fn publish(&self, order: Order) -> anyhow::Result<String> {
-        for sent in 0_u64.. {
-            if sent == 1 {
-                self.resent.set(self.resent.get() + 1);
-            }
+        loop {
             if let Some(run) = self.publish_once(order).await? {
                 return Ok(run);
             }
             sleep(RETRY_AFTER).await;
         }
-        bail!("{} was never accepted", order.name())
     }
 
     /// The run, or nothing when it has to be tried again.
     async fn publish_once(&self, order: Order) -> anyhow::Result<Option<String>> {
         let request = PublishRequest { namespace: String::new(), events: vec![event(order)] };
-        let mut client = EventServiceClient::new(self.channel.clone());
-        let Ok(Ok(answer)) = timeout(REQUEST_PATIENCE, client.publish(request)).await else {
-            return Ok(None);
+        let answer = match self.client.events().publish(request).await {
+            Ok(answer) => answer,
+            Err(
+                ClientError::Unavailable { .. } | ClientError::TimedOut { .. } | ClientError::Busy { .. },
+            ) => return Ok(None),
+            Err(error) => bail!("{} was not taken: {error}", order.name()),
         };
-        let result = answer.into_inner().results.into_iter().next().unwrap_or_default();
+        let result = answer.results.into_iter().next().unwrap_or_default();
         match (&result.refusal, result.runs.as_slice()) {
             (Some(refusal), _) if refusal.retry_after_ms.is_some() => Ok(None),
             (Some(refusal), _) => bail!("{} was refused: {}", order.name(), refusal.message),
@@ -166,13 +190,9 @@ fn event(order: Order) -> CloudEvent {
 }
 
 /// The state of a run; nothing while nobody answers, or when the run is not known.
-pub(crate) async fn state_of(channel: &Channel, run: &str) -> Option<RunState> {
-    let request = GetRunRequest { run: run.to_owned() };
-    let mut client = RunServiceClient::new(channel.clone());
-    match timeout(REQUEST_PATIENCE, client.get(request)).await {
-        Ok(Ok(answer)) => Some(answer.into_inner().state()),
-        Ok(Err(_)) | Err(_) => None,
-    }
+pub(crate) async fn state_of(client: &Client, run: &str) -> Option<RunState> {
+    let looked = client.clone().with_deadline(LOOK_PATIENCE).runs().get(run).await;
+    looked.ok().map(|run| run.state())
 }
 
 /// Nothing more will happen to it.

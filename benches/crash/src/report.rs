@@ -1,4 +1,4 @@
-//! What the matrix says.
+//! What a matrix says.
 //!
 //! Owns: the table, its JSON form, and whether all is well. Never: asks anybody.
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,88 +6,106 @@ use std::time::Duration;
 
 use kapell_proto::v1::Finding;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::judge::{Fates, Settled};
-use crate::load::Order;
-use crate::processes::Role;
+use crate::load::{Course, Order};
+
+/// Something that was done to the system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    /// Its effects are looked for from here to the next fault.
+    pub(crate) at: Instant,
+    /// An event must be accepted within so long meanwhile.
+    pub(crate) acceptance_max: Option<Duration>,
+}
 
 /// The outcome of a matrix.
 pub(crate) struct Report {
     pub(crate) seed: u64,
-    /// Of each role.
-    pub(crate) kills: u32,
-    /// Accepted orders.
-    pub(crate) orders: usize,
-    /// Orders that were under way when a role was killed.
-    pub(crate) hit: BTreeMap<Role, BTreeSet<Order>>,
+    /// In order.
+    pub(crate) faults: Vec<Fault>,
+    /// When the last orders were accepted.
+    pub(crate) stopped: Instant,
+    pub(crate) courses: BTreeMap<Order, Course>,
     pub(crate) fates: Fates,
     /// What `doctor` finds.
     pub(crate) findings: Vec<Finding>,
     pub(crate) settled: Settled,
-    /// Roles that ended without being killed.
-    pub(crate) died: Vec<Role>,
-    /// Events whose first answer was lost.
-    pub(crate) resent: u64,
-    /// From the last kill to the end of the last run.
+    /// Processes that ended without being told to.
+    pub(crate) died: Vec<String>,
+    /// Shards that an old owner lost because the journal refused what it still wrote.
+    pub(crate) refused_by_journal: usize,
+    /// From the last fault to the end of the last run.
     pub(crate) settling: Duration,
 }
 
 /// One line of the table.
+#[derive(Default)]
 struct Row {
-    role: &'static str,
-    kills: u32,
-    /// Runs under way at a kill of the role; in the last line, all.
-    runs: usize,
-    lost: usize,
-    twice: usize,
-    stuck: usize,
-    failed: usize,
+    fault: &'static str,
+    times: usize,
+    /// Under way at one of them, or sent before the next; in the last line, all.
+    orders: BTreeSet<Order>,
+    /// The longest time until an event was accepted, of these, and the most that it may be.
+    acceptance: Duration,
+    acceptance_max: Option<Duration>,
+    /// The longest time from there to the end of its run.
+    work: Duration,
+}
+
+impl Row {
+    fn add(&mut self, order: Order, course: &Course, now: Instant) {
+        self.orders.insert(order);
+        self.acceptance = self.acceptance.max(course.acceptance(now));
+        self.work = self.work.max(course.work(now));
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.acceptance_max.is_some_and(|most| self.acceptance > most)
+    }
+
+    fn of(&self, orders: &BTreeSet<Order>) -> usize {
+        self.orders.intersection(orders).count()
+    }
 }
 
 impl Report {
     /// Nothing is wrong, and there was something that could have gone wrong.
     pub(crate) fn holds(&self) -> bool {
-        self.orders > 0
+        !self.courses.is_empty()
             && self.fates.wrong().is_empty()
             && self.fates.foreign_postings == 0
             && self.findings.is_empty()
             && self.died.is_empty()
+            && !self.rows().iter().any(Row::is_too_slow)
     }
 
     fn rows(&self) -> Vec<Row> {
-        let fates = &self.fates;
-        let of = |role: Role, orders: &BTreeSet<Order>| Row {
-            role: role.name(),
-            kills: self.kills,
-            runs: orders.len(),
-            lost: orders.intersection(&fates.lost).count(),
-            twice: orders.intersection(&fates.twice).count(),
-            stuck: orders.intersection(&fates.stuck).count(),
-            failed: orders.intersection(&fates.failed).count(),
-        };
-        let mut rows: Vec<Row> = self.hit.iter().map(|(role, orders)| of(*role, orders)).collect();
-        rows.push(Row {
-            role: "all",
-            kills: self.kills * 3,
-            runs: self.orders,
-            lost: fates.lost.len(),
-            twice: fates.twice.len(),
-            stuck: fates.stuck.len(),
-            failed: fates.failed.len(),
-        });
-        rows
+        let mut rows = BTreeMap::<&str, Row>::new();
+        let mut all = Row { fault: "all", times: self.faults.len(), ..Row::default() };
+        self.courses.iter().for_each(|(order, course)| all.add(*order, course, self.stopped));
+        for (at, fault) in self.faults.iter().enumerate() {
+            let end = self.faults.get(at + 1).map_or(self.stopped, |next| next.at);
+            let row = rows.entry(fault.name).or_default();
+            (row.fault, row.acceptance_max) = (fault.name, fault.acceptance_max);
+            row.times += 1;
+            let courses = self.courses.iter().filter(|(_, course)| course.was_within(fault.at, end));
+            courses.for_each(|(order, course)| row.add(*order, course, self.stopped));
+        }
+        rows.into_values().chain([all]).collect()
     }
 
     fn remarks(&self) -> Value {
-        let name = |role: &Role| role.name();
         json!({
             "seed": self.seed,
             "found_out_done": self.settled.took_effect,
             "found_out_not_done": self.settled.repeated,
-            "events_sent_again": self.resent,
             "foreign_postings": self.fates.foreign_postings,
             "doctor_findings": self.findings.len(),
-            "died_by_themselves": self.died.iter().map(name).collect::<Vec<_>>(),
+            "died_by_themselves": self.died,
+            "shards_refused_by_the_journal": self.refused_by_journal,
             "settled_after_s": (self.settling.as_secs_f64() * 10.0).round() / 10.0,
             "holds": self.holds(),
         })
@@ -95,11 +113,25 @@ impl Report {
 
     /// For people.
     pub(crate) fn table(&self) -> String {
-        let mut lines = vec![String::from("ROLE         KILLS    RUNS  LOST  DONE TWICE  STUCK  FAILED")];
+        let fates = &self.fates;
+        let mut lines = vec![format!(
+            "{:<26}  TIMES  ORDERS  LOST  DONE TWICE  STUCK  FAILED  ACCEPTED WITHIN  MAY BE  DONE WITHIN",
+            "FAULT"
+        )];
         for row in self.rows() {
-            let Row { role, kills, runs, lost, twice, stuck, failed } = row;
+            let most = row.acceptance_max.map_or_else(String::new, seconds);
             lines.push(format!(
-                "{role:<11}  {kills:>5}  {runs:>6}  {lost:>4}  {twice:>10}  {stuck:>5}  {failed:>6}"
+                "{:<26}  {:>5}  {:>6}  {:>4}  {:>10}  {:>5}  {:>6}  {:>15}  {most:>6}  {:>11}{}",
+                row.fault,
+                row.times,
+                row.orders.len(),
+                row.of(&fates.lost),
+                row.of(&fates.twice),
+                row.of(&fates.stuck),
+                row.of(&fates.failed),
+                seconds(row.acceptance),
+                seconds(row.work),
+                if row.is_too_slow() { "  TOO SLOW" } else { "" },
             ));
         }
         lines.push(String::new());
@@ -114,13 +146,22 @@ impl Report {
 
     /// For programs.
     pub(crate) fn json_lines(&self) -> String {
+        let fates = &self.fates;
         let row = |row: Row| {
             json!({
-                "role": row.role, "kills": row.kills, "runs": row.runs, "lost": row.lost,
-                "done_twice": row.twice, "stuck": row.stuck, "failed": row.failed,
+                "fault": row.fault, "times": row.times, "orders": row.orders.len(),
+                "lost": row.of(&fates.lost), "done_twice": row.of(&fates.twice),
+                "stuck": row.of(&fates.stuck), "failed": row.of(&fates.failed),
+                "accepted_within_s": row.acceptance.as_secs_f64(),
+                "accepted_may_be_s": row.acceptance_max.map(|most| most.as_secs_f64()),
+                "done_within_s": row.work.as_secs_f64(),
             })
         };
         let lines = self.rows().into_iter().map(row).chain([self.remarks()]);
         lines.map(|line| format!("{line}\n")).collect()
     }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
 }

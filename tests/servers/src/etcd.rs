@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::network::Host;
 use crate::process;
 
 /// Milliseconds between two heartbeats of a leader.
@@ -46,6 +47,7 @@ pub struct Etcd {
 
 #[derive(Debug)]
 struct Member {
+    host: Host,
     /// For clients, for the other members, and for health and metrics.
     ports: [u16; 3],
     /// `None` while it is stopped.
@@ -63,6 +65,16 @@ impl Etcd {
         Self::start_with(members, None)
     }
 
+    /// A member on each of these hosts.
+    ///
+    /// # Panics
+    ///
+    /// When the program is there and does not start; see also [`missing`](crate::missing).
+    #[must_use]
+    pub fn start_on(hosts: &[Host]) -> Option<Self> {
+        Self::start_members(hosts, None)
+    }
+
     /// The same, with TLS towards clients.
     ///
     /// # Panics
@@ -70,6 +82,10 @@ impl Etcd {
     /// When the program is there and does not start; see also [`missing`](crate::missing).
     #[must_use]
     pub fn start_with(members: usize, tls: Option<EtcdTls>) -> Option<Self> {
+        Self::start_members(&vec![Host::here(); members], tls)
+    }
+
+    fn start_members(hosts: &[Host], tls: Option<EtcdTls>) -> Option<Self> {
         let Some(program) = installed() else {
             crate::missing("etcd");
             return None;
@@ -77,7 +93,7 @@ impl Etcd {
         let dir = tempfile::Builder::new().prefix("kapell-etcd-").tempdir_in("/tmp").unwrap();
         let mut etcd = Self { program, members: Vec::new(), tls, dir };
         for attempt in 0..ATTEMPTS {
-            etcd.members = etcd.choose_ports(members, attempt);
+            etcd.members = choose_ports(hosts, attempt);
             if etcd.run_all() {
                 return Some(etcd);
             }
@@ -90,7 +106,7 @@ impl Etcd {
     /// `HOST:PORT` of every member, for clients; the same over restarts.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports[0])).collect()
+        self.members.iter().map(|member| member.at(0).to_string()).collect()
     }
 
     /// The member that leads.
@@ -193,19 +209,6 @@ impl Etcd {
         self.dir.path().join(format!("{member}-{name}"))
     }
 
-    fn choose_ports(&self, members: usize, attempt: u32) -> Vec<Member> {
-        let mut ports = Vec::new();
-        let mut look = attempt * 100;
-        while ports.len() < members * 3 {
-            let port = process::free_port(look);
-            if !ports.contains(&port) {
-                ports.push(port);
-            }
-            look += 1;
-        }
-        ports.chunks(3).map(|ports| Member { ports: [ports[0], ports[1], ports[2]], child: None }).collect()
-    }
-
     /// Whether all of them run and are healthy.
     fn run_all(&mut self) -> bool {
         for at in 0..self.members.len() {
@@ -215,25 +218,25 @@ impl Etcd {
             }
         }
         self.members.iter_mut().all(|member| {
-            let Member { ports, child } = member;
-            let healthy = || ask(ports[2], "/health").contains(r#""health":"true""#);
-            child.as_mut().is_some_and(|child| process::wait_until(child, healthy))
+            let metrics = member.at(2);
+            let healthy = || ask(metrics, "/health").contains(r#""health":"true""#);
+            member.child.as_mut().is_some_and(|child| process::wait_until(child, healthy))
         })
     }
 
     fn command(&self, at: usize) -> Command {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let [client, peer, metrics] = self.members[at].ports;
+        let url = |member: &Member, port: usize| format!("http://{}", member.at(port));
+        let member = &self.members[at];
+        let [mut client, peer, metrics] = [0, 1, 2].map(|port| url(member, port));
         let peers = self.members.iter().enumerate();
-        let peers = peers.map(|(at, member)| format!("m{at}={}", url(member.ports[1]))).collect::<Vec<_>>();
+        let peers = peers.map(|(at, member)| format!("m{at}={}", url(member, 1))).collect::<Vec<_>>();
         let log = File::options().create(true).append(true).open(self.file(at, "log")).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = member.host.command(&self.program);
         command.arg("--name").arg(format!("m{at}")).arg("--data-dir").arg(self.data(at));
-        command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
-        command.args(["--listen-metrics-urls", &url(metrics), "--initial-cluster", &peers.join(",")]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-metrics-urls", &metrics, "--initial-cluster", &peers.join(",")]);
         command.args(["--heartbeat-interval", &HEARTBEAT_MS.to_string()]);
         command.args(["--election-timeout", &ELECTION_MS.to_string(), "--log-level", "warn"]);
-        let mut client = url(client);
         if let Some(tls) = &self.tls {
             client = client.replace("http:", "https:");
             command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
@@ -246,8 +249,12 @@ impl Etcd {
 }
 
 impl Member {
+    fn at(&self, port: usize) -> SocketAddr {
+        (self.host.address(), self.ports[port]).into()
+    }
+
     fn ask(&self, path: &str) -> String {
-        ask(self.ports[2], path)
+        ask(self.at(2), path)
     }
 }
 
@@ -258,9 +265,9 @@ impl Drop for Etcd {
 }
 
 /// The answer to a GET, or nothing.
-fn ask(port: u16, path: &str) -> String {
+fn ask(address: SocketAddr, path: &str) -> String {
     let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -269,6 +276,26 @@ fn ask(port: u16, path: &str) -> String {
     };
     // Nobody answers yet.
     asked().unwrap_or_default()
+}
+
+fn choose_ports(hosts: &[Host], attempt: u32) -> Vec<Member> {
+    let mut ports = Vec::new();
+    let mut look = attempt * 100;
+    while ports.len() < hosts.len() * 3 {
+        let port = process::free_port(look);
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+        look += 1;
+    }
+    let members = hosts.iter().zip(ports.chunks(3));
+    members
+        .map(|(host, ports)| Member {
+            host: host.clone(),
+            ports: [ports[0], ports[1], ports[2]],
+            child: None,
+        })
+        .collect()
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -1,4 +1,4 @@
-//! Real servers for tests: each in a folder of its own, on loopback, gone with the value that stands for it.
+//! Real servers for tests: each in a folder of its own, on loopback or on a host of a [`Network`], gone with the value that stands for it.
 //!
 //! Owns: where a server's program is found, how it is started, stopped and killed. Never: depends on a crate of the
 //! product (that is why every crate may use it in its tests), or touches a server that it did not start.
@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 mod etcd;
+mod network;
 mod postgres;
 mod process;
 
@@ -19,6 +20,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub use etcd::{Etcd, EtcdTls};
+pub use network::{Host, Network, can_have_a_network};
 pub use postgres::{Durability, Postgres, Setup};
 
 /// Environment variable: with the value `required` a missing server fails the test instead of skipping it.

@@ -3,6 +3,7 @@
 //! Owns: one database cluster and its postmaster. Never: shares either with another test.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,6 +11,7 @@ use std::process::{Child, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::network::Host;
 use crate::process;
 
 /// Role and password of [`Postgres::url`].
@@ -33,11 +35,12 @@ pub struct Setup {
     durability: Durability,
     settings: Vec<(String, String)>,
     tls: Option<(String, String)>,
+    host: Host,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { durability: Durability::Synced, settings: Vec::new(), tls: None }
+        Self { durability: Durability::Synced, settings: Vec::new(), tls: None, host: Host::here() }
     }
 }
 
@@ -63,6 +66,13 @@ impl Setup {
         self
     }
 
+    /// Runs on this host; by default here.
+    #[must_use]
+    pub fn host(mut self, host: &Host) -> Self {
+        self.host = host.clone();
+        self
+    }
+
     /// Starts a server, or says why the test is skipped.
     ///
     /// # Panics
@@ -76,7 +86,7 @@ impl Setup {
         };
         let dir = tempfile::Builder::new().prefix("kapell-postgres-").tempdir_in("/tmp").unwrap();
         process::hand_over(dir.path());
-        init(&bin, dir.path());
+        init(&bin, dir.path(), &self.host);
         self.write_tls(dir.path());
         let mut server = Postgres { bin, port: 0, setup: self, child: None, dir };
         for attempt in 0..ATTEMPTS {
@@ -120,13 +130,13 @@ impl Postgres {
         Setup::default().start()
     }
 
-    /// Where it listens, on 127.0.0.1; the same over restarts.
+    /// Where it listens, on its host; the same over restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `postgres://user:password@127.0.0.1:port/postgres`.
+    /// `postgres://user:password@address:port/postgres`.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres")
@@ -135,7 +145,7 @@ impl Postgres {
     /// The same for another database of the server, which must have been created.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{USER}:{PASSWORD}@{}:{}/{database}", self.setup.host.address(), self.port)
     }
 
     /// Where a test may put files that the server reads.
@@ -191,9 +201,9 @@ impl Postgres {
             Durability::Synced => "fsync=on",
             Durability::Unsynced => "fsync=off",
         };
-        let mut command = command(&self.bin, "postgres");
+        let mut command = command(&self.setup.host, &self.bin, "postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", fsync]);
+        command.args(["-c", &format!("listen_addresses={}", self.setup.host.address()), "-c", fsync]);
         command.args(["-c", &format!("unix_socket_directories={}", self.dir.path().display())]);
         for (name, value) in &self.setup.settings {
             command.args(["-c", &format!("{name}={value}")]);
@@ -243,8 +253,8 @@ fn installed() -> Option<PathBuf> {
 }
 
 /// A program of the server, with the libraries that were unpacked beside it.
-fn command(bin: &Path, program: &str) -> std::process::Command {
-    let mut command = process::unprivileged(&bin.join(program));
+fn command(host: &Host, bin: &Path, program: &str) -> std::process::Command {
+    let mut command = process::unprivileged(host, &bin.join(program));
     if let Some(root) = crate::unpacked().filter(|root| bin.starts_with(root)) {
         let libraries = std::fs::read_dir(root.join("usr/lib")).into_iter().flatten().filter_map(Result::ok);
         let folders = libraries.map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -253,13 +263,17 @@ fn command(bin: &Path, program: &str) -> std::process::Command {
     command
 }
 
-fn init(bin: &Path, dir: &Path) {
+fn init(bin: &Path, dir: &Path, host: &Host) {
     let password = dir.join("password");
     std::fs::write(&password, PASSWORD).unwrap();
     process::hand_over(&password);
-    let mut initdb = command(bin, "initdb");
+    let mut initdb = command(&Host::here(), bin, "initdb");
     initdb.args(["-U", USER, "-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]);
     initdb.arg(format!("--pwfile={}", password.display())).arg("-D").arg(dir.join("data"));
     let made = initdb.stdin(Stdio::null()).output().unwrap();
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    if *host != Host::here() {
+        let mut access = File::options().append(true).open(dir.join("data/pg_hba.conf")).unwrap();
+        writeln!(access, "host all all all scram-sha-256").unwrap();
+    }
 }

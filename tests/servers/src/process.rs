@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::network::Host;
+
 /// `nobody` and `nogroup`: a database server refuses to run as root.
 const NOBODY: u32 = 65_534;
 /// How often a state is looked at that nobody announces.
@@ -20,12 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PORT: u32 = 18_000;
 const PORTS: u32 = 14_000;
 
-/// A command that runs `program` as a user who may run a server.
-pub(crate) fn unprivileged(program: &Path) -> Command {
+/// A command that runs `program` on `host` as a user who may run a server.
+pub(crate) fn unprivileged(host: &Host, program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
-        return Command::new(program);
+        return host.command(program);
     }
-    let mut command = Command::new("setpriv");
+    let mut command = host.command(Path::new("setpriv"));
     command
         .arg(format!("--reuid={NOBODY}"))
         .arg(format!("--regid={NOBODY}"))

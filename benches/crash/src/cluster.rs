@@ -1,0 +1,196 @@
+//! A whole cluster on this machine: its processes and servers on hosts of their own.
+//!
+//! Owns: what runs where, and what can be done to it. Never: decides what is done when.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kapell_client::Client;
+use kapell_runtime::Runtime;
+use kapell_tests_servers::{Etcd, Host, Network, Postgres, Setup, can_have_a_network};
+use tokio::time::{Instant, sleep};
+
+use crate::process::Process;
+use crate::trial::Given;
+
+/// How many there are of each.
+pub(crate) const COORDINATORS: usize = 3;
+pub(crate) const WORKERS: usize = 3;
+pub(crate) const CONNECTORS: usize = 2;
+const ETCD_MEMBERS: usize = 3;
+const HOSTS: u8 = 10;
+
+/// After so long of silence a node's shards go to others. Half of what is usual, so that more happens in an hour.
+pub(crate) const NODE_LEASE: Duration = Duration::from_secs(3);
+/// Time that the cluster gets to be whole again.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const PORT: u16 = 7700;
+
+/// The cluster. Processes end before what they stand on.
+pub(crate) struct Cluster {
+    pub(crate) coordinators: Vec<Process>,
+    pub(crate) workers: Vec<Process>,
+    pub(crate) connectors: Vec<Process>,
+    addresses: Vec<String>,
+    /// `None` while something is done to them.
+    servers: Option<Servers>,
+}
+
+/// What the processes stand on.
+pub(crate) struct Servers {
+    pub(crate) etcd: Etcd,
+    pub(crate) postgres: Postgres,
+    pub(crate) network: Network,
+    pub(crate) hosts: Hosts,
+}
+
+/// Who is where.
+#[derive(Clone)]
+pub(crate) struct Hosts {
+    pub(crate) coordinators: Vec<Host>,
+    pub(crate) workers: Vec<Host>,
+    pub(crate) etcd: Vec<Host>,
+    pub(crate) postgres: Host,
+}
+
+impl Servers {
+    fn start() -> Option<Servers> {
+        let network = Network::start(HOSTS);
+        let mut free = network.hosts().iter().cloned();
+        let mut take = |count| free.by_ref().take(count).collect::<Vec<_>>();
+        let (coordinators, workers, etcd) = (take(COORDINATORS), take(WORKERS), take(ETCD_MEMBERS));
+        let postgres = free.next()?;
+        let hosts = Hosts { coordinators, workers, etcd, postgres };
+        let setup = Setup::default().setting("max_connections", "200").host(&hosts.postgres);
+        Some(Servers { etcd: Etcd::start_on(&hosts.etcd)?, postgres: setup.start()?, network, hosts })
+    }
+
+    /// Nothing gets from one of these to one of those, nor back.
+    pub(crate) fn part(&mut self, these: &[Host], those: &[Host]) {
+        self.part_one_way(these, those);
+        self.part_one_way(those, these);
+    }
+
+    /// Nothing gets from one of these to one of those.
+    pub(crate) fn part_one_way(&mut self, these: &[Host], those: &[Host]) {
+        for from in these {
+            those.iter().for_each(|to| self.network.cut(from, to));
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts everything and waits until it is whole.
+    pub(crate) async fn start(given: &Given) -> anyhow::Result<Cluster> {
+        if let Err(why) = can_have_a_network() {
+            bail!("{why}");
+        }
+        // Nothing else is going on yet, and hosts end with the thread that made them.
+        let servers =
+            Servers::start().context("etcd or PostgreSQL is missing (hint: cargo xtask servers)")?;
+        let addresses = servers.hosts.coordinators.iter().map(|host| format!("{}:{PORT}", host.address()));
+        let addresses: Vec<String> = addresses.collect();
+        let all = addresses.join(",");
+        let (etcd, postgres) = (servers.etcd.endpoints().join(","), servers.postgres.url());
+        let lease = format!("{}s", NODE_LEASE.as_secs());
+        let coordinator = |(at, host): (usize, &Host)| {
+            let (name, listen) = (format!("coordinator-{at}"), addresses[at].clone());
+            let mut options = vec!["--listen".to_owned(), listen, "--node".to_owned(), name.clone()];
+            options.extend(["--etcd".to_owned(), etcd.clone(), "--postgres".to_owned(), postgres.clone()]);
+            options.extend(["--node-lease".to_owned(), lease.clone(), "--heartbeat".to_owned()]);
+            options.push("500ms".to_owned());
+            process(given, host, "coordinator", name, options)
+        };
+        let agent = |role: &'static str, at: usize, host: &Host| {
+            let name = format!("{role}-{at}");
+            let options = vec!["--coordinator".to_owned(), all.clone(), "--name".to_owned(), name.clone()];
+            process(given, host, role, name, options)
+        };
+        let hosts = &servers.hosts;
+        let coordinators = hosts.coordinators.iter().enumerate().map(coordinator);
+        let workers = hosts.workers.iter().enumerate().map(|(at, host)| agent("worker", at, host));
+        // Beside the company, whose servers listen on loopback.
+        let connectors = (0..CONNECTORS).map(|at| agent("connector", at, &Host::here()));
+        let cluster = Cluster {
+            coordinators: coordinators.collect::<Result<_, _>>()?,
+            workers: workers.collect::<Result<_, _>>()?,
+            connectors: connectors.collect::<Result<_, _>>()?,
+            addresses,
+            servers: Some(servers),
+        };
+        cluster.whole().await?;
+        Ok(cluster)
+    }
+
+    /// Of all coordinators, separated by commas.
+    pub(crate) fn addresses(&self) -> String {
+        self.addresses.join(",")
+    }
+
+    /// Does something to the servers or the network.
+    pub(crate) async fn with_servers(
+        &mut self,
+        change: impl FnOnce(&mut Servers) + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let mut servers = self.servers.take().context("something is done to the servers already")?;
+        let changed = blocking(move || {
+            change(&mut servers);
+            servers
+        });
+        self.servers = Some(changed.await?);
+        Ok(())
+    }
+
+    /// Waits until every coordinator knows all of them, and an owner of every shard.
+    pub(crate) async fn whole(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for address in &self.addresses {
+            while !knows_all(address).await {
+                if begun.elapsed() > WHOLE_PATIENCE {
+                    bail!(
+                        "the cluster is not whole again after {WHOLE_PATIENCE:?}: see the log of {address}"
+                    );
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn knows_all(address: &str) -> bool {
+    let looked = async {
+        let client = Client::connect(address).await.ok()?.with_deadline(LOOK_PATIENCE);
+        client.admin().cluster().await.ok()
+    };
+    looked.await.is_some_and(|known| {
+        known.joined
+            && known.members.len() == COORDINATORS
+            && known.shards.iter().all(|shard| !shard.node.is_empty())
+    })
+}
+
+fn process(
+    given: &Given,
+    host: &Host,
+    role: &'static str,
+    name: String,
+    options: Vec<String>,
+) -> anyhow::Result<Process> {
+    let (host, kapell): (Host, PathBuf) = (host.clone(), given.kapell.clone());
+    Process::start(&name, &given.dir, move || command(&host, &kapell, role, &options))
+}
+
+fn command(host: &Host, kapell: &Path, role: &str, options: &[String]) -> Command {
+    let mut command = host.command(kapell);
+    command.arg(role).args(options);
+    command
+}
+
+/// Servers are waited for in threads of their own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    Runtime::system().blocking(work).await.ok().context("the work on the servers panicked")
+}
