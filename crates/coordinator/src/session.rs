@@ -14,6 +14,11 @@ pub(crate) use worker::WorkerSessions;
 
 use std::time::Duration;
 
+use kapell_model::ShardId;
+use kapell_wire::claim::shard_from;
+use kapell_wire::task::BadRef;
+use tonic::Status;
+
 use crate::shard::SubmitError;
 
 /// Frames that wait for a slow reader before its session is ended.
@@ -42,9 +47,15 @@ pub(crate) fn is_settled(result: &Result<(), SubmitError>) -> bool {
     }
 }
 
+/// Shards whose claims are answered.
+fn shards(answered: &[u32]) -> Result<Vec<ShardId>, Status> {
+    let shards = answered.iter().map(|shard| shard_from(*shard));
+    shards.collect::<Result<_, BadRef>>().map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
-    use kapell_model::{RunId, ShardId};
+    use kapell_model::RunId;
 
     use super::*;
 

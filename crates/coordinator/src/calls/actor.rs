@@ -77,9 +77,9 @@ impl Running {
             CallMessage::Read(read) => self.state.read(now, read, &in_force),
             CallMessage::Own(shard, epoch) => self.state.own(ShardClaim { shard, epoch }),
             CallMessage::Disown(shard) => self.state.disown(shard),
-            CallMessage::Holding(session, keys) => {
+            CallMessage::Holding(session, shards, keys) => {
                 self.state.heard(now, session);
-                self.state.holding(session, &keys);
+                self.state.holding(now, session, &shards, &keys);
             }
             CallMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);

@@ -54,7 +54,7 @@ pub(crate) enum CallMessage {
     /// The shard left, and its actor has stopped. Its calls are forgotten; the connectors go on.
     Disown(ShardId),
     /// A connector answered a claim.
-    Holding(SessionId, Vec<CallKey>),
+    Holding(SessionId, Vec<ShardId>, Vec<CallKey>),
     /// A connector connected.
     Join(ConnectorIntro, oneshot::Sender<SessionId>),
     /// A connection ended.

@@ -124,7 +124,7 @@ impl CallState {
             next_session: 1,
             next_read: 1,
             lease,
-            shards: Shards::default(),
+            shards: Shards::new(lease),
             acts: Vec::new(),
         }
     }
@@ -141,7 +141,7 @@ impl CallState {
         // not shorten the time in which connectors come back with what they hold.
         let waits = order.origin == Origin::Recovered;
         if waits {
-            self.shards.found(key.run.shard(), now + self.lease);
+            self.shards.found(key.run.shard(), now);
         }
         let place = if waits { Place::Limbo } else { Place::Queued };
         self.calls.insert(key, Work { namespace: order.namespace, call, aim: Aim::Make, place, since: now });
@@ -220,6 +220,7 @@ impl CallState {
     pub(super) fn join(&mut self, now: Instant, intro: ConnectorIntro, in_force: &InForce) -> SessionId {
         let id = SessionId(self.next_session);
         self.next_session += 1;
+        self.shards.came(now);
         let earlier: Vec<SessionId> = self
             .sessions
             .iter()
@@ -371,16 +372,7 @@ impl CallState {
         for id in lost {
             self.lose(now, id, "the connector was silent for longer than its lease");
         }
-        for shard in self.shards.adopted(now) {
-            let found = self.calls.range(CallKey::of_shard(shard));
-            let limbo: Vec<CallKey> =
-                found.filter(|(_, work)| work.place == Place::Limbo).map(|(key, _)| *key).collect();
-            for key in limbo {
-                self.told(now, key);
-                let reason: Arc<str> = "no connector came with the call after its shard was loaded".into();
-                self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason }));
-            }
-        }
+        self.end_limbo(now);
         let settled: Vec<CallKey> = self
             .calls
             .iter()
@@ -397,6 +389,20 @@ impl CallState {
             self.read_done(now, held.unwrap_or(SessionId(0)), id, Err(error));
         }
         self.hand_out(in_force);
+    }
+
+    /// What nobody will come with any more: it may have been made.
+    fn end_limbo(&mut self, now: Instant) {
+        for shard in self.shards.adopted(now, self.sessions.keys().copied()) {
+            let found = self.calls.range(CallKey::of_shard(shard));
+            let limbo: Vec<CallKey> =
+                found.filter(|(_, work)| work.place == Place::Limbo).map(|(key, _)| *key).collect();
+            for key in limbo {
+                self.told(now, key);
+                let reason: Arc<str> = "no connector came with the call after its shard was loaded".into();
+                self.acts.push(Act::Finish(key, CallOutcome::Unknown { reason }));
+            }
+        }
     }
 
     fn begin_find_out(&mut self, now: Instant, key: CallKey, in_force: &InForce) {

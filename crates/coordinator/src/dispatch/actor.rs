@@ -84,9 +84,9 @@ impl Running {
             }
             DispatchMessage::Own(shard, epoch) => self.state.own(ShardClaim { shard, epoch }),
             DispatchMessage::Disown(shard) => self.state.disown(shard),
-            DispatchMessage::Holding(session, keys) => {
+            DispatchMessage::Holding(session, shards, keys) => {
                 self.state.heard(now, session);
-                self.state.holding(session, &keys);
+                self.state.holding(now, session, &shards, &keys);
             }
             DispatchMessage::Join(intro, reply) => {
                 let session = self.state.join(now, intro, &in_force);

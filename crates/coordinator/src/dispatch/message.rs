@@ -49,7 +49,7 @@ pub(crate) enum DispatchMessage {
     /// The shard left, and its actor has stopped. Its tasks are forgotten without a word to their workers, who go on.
     Disown(ShardId),
     /// A worker answered a claim.
-    Holding(SessionId, Vec<TaskKey>),
+    Holding(SessionId, Vec<ShardId>, Vec<TaskKey>),
     /// A worker connected.
     Join(WorkerIntro, oneshot::Sender<Joined>),
     /// A connection ended.

@@ -1,8 +1,8 @@
 //! Who holds which task. Synchronous; says what to send and what to report, and never sends.
 //!
 //! The tasks that were found in the journal when a shard was loaded may be held by workers that have not said so yet:
-//! they are in limbo until a worker comes with them, or until the longest lease is over. Nobody gives them out before,
-//! even if all connected workers have answered: one that is not connected here may be at work on them.
+//! they are in limbo until a worker comes with them, until all workers have said what they hold, or until the longest
+//! lease is over. Nobody gives them out before.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl DispatchState {
             queues: BTreeMap::new(),
             next_session: 1,
             lease,
-            shards: Shards::default(),
+            shards: Shards::new(lease),
             acts: Vec::new(),
         }
     }
@@ -113,8 +113,7 @@ impl DispatchState {
         self.tasks.insert(key, task);
         match order.origin {
             Origin::New => self.enqueue(key, in_force),
-            // However long recovery took, workers have a whole lease to come back with it.
-            Origin::Recovered => self.shards.found(shard, now + self.lease),
+            Origin::Recovered => self.shards.found(shard, now),
         }
     }
 
@@ -162,6 +161,7 @@ impl DispatchState {
     pub(super) fn join(&mut self, now: Instant, intro: WorkerIntro, in_force: &InForce) -> SessionId {
         let id = SessionId(self.next_session);
         self.next_session += 1;
+        self.shards.came(now);
         let earlier: Vec<SessionId> = self
             .sessions
             .iter()
@@ -297,21 +297,23 @@ impl DispatchState {
         for id in silent {
             self.lose(id, "the worker was silent for longer than its lease");
         }
-        for shard in self.shards.adopted(now) {
-            let limbo: Vec<TaskKey> = self
-                .tasks
-                .range(TaskKey::of_shard(shard))
-                .filter(|(_, task)| task.place == Place::Limbo)
-                .map(|(key, _)| *key)
-                .collect();
+        self.end_limbo(now);
+        self.assign();
+    }
+
+    /// Gives up what nobody will come with any more.
+    fn end_limbo(&mut self, now: Instant) {
+        for shard in self.shards.adopted(now, self.sessions.keys().copied()) {
+            let found = self.tasks.range(TaskKey::of_shard(shard));
+            let limbo: Vec<TaskKey> =
+                found.filter(|(_, task)| task.place == Place::Limbo).map(|(key, _)| *key).collect();
             for key in limbo {
-                // Nobody who may have held it can still be at work: another attempt says so to a late answer.
+                // If somebody is at work on it after all, another attempt says so to a late answer.
                 self.tasks.remove(&key);
                 let why = "no worker came with the task after its shard was loaded";
                 self.acts.push(Act::Fail(key, lost(why)));
             }
         }
-        self.assign();
     }
 
     fn lose(&mut self, id: SessionId, why: &str) {

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness, Streams};
+use super::{FRAMES_WAITING_MAX, Liveness, Streams, shards};
 use crate::calls::{CallMessage, ConnectorIntro};
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{SessionId, definitions_to};
@@ -147,7 +147,8 @@ async fn take(
             send(to, Kind::Heartbeat(heartbeat)).await
         }
         Some(connector_message::Kind::Holding(holding)) => {
-            links.tell_calls(CallMessage::Holding(session, calls(&holding.calls)?));
+            let (shards, keys) = (shards(&holding.shards)?, calls(&holding.calls)?);
+            links.tell_calls(CallMessage::Holding(session, shards, keys));
             Ok(())
         }
         Some(connector_message::Kind::Hello(_)) => {

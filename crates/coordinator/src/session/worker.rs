@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams, is_settled};
+use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams, is_settled, shards};
 use crate::definitions::{Definitions, InForce};
 use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
@@ -166,8 +166,8 @@ impl Session {
                     });
                 }
                 Some(worker_message::Kind::Holding(holding)) => {
-                    let keys = tasks(&holding.tasks)?;
-                    self.links.tell_dispatch(DispatchMessage::Holding(self.session, keys));
+                    let (shards, keys) = (shards(&holding.shards)?, tasks(&holding.tasks)?);
+                    self.links.tell_dispatch(DispatchMessage::Holding(self.session, shards, keys));
                 }
                 Some(worker_message::Kind::Draining(_)) => {
                     self.links.tell_dispatch(DispatchMessage::Draining(self.session));

@@ -89,7 +89,7 @@ async fn a_connector_hears_which_shards_are_here() {
     assert_eq!(kinds(from.next().await), ["claim"]);
     desk.cast(CallMessage::Own(ShardId(0), Epoch(6))).unwrap();
     assert_eq!(kinds(from.next().await), ["claim"]);
-    desk.cast(CallMessage::Holding(session, vec![])).unwrap();
+    desk.cast(CallMessage::Holding(session, vec![], vec![])).unwrap();
     desk.cast(CallMessage::Disown(ShardId(0))).unwrap();
     desk.cast(read()).unwrap();
     assert_eq!(kinds(from.next().await), ["call"], "of its leaving it need not hear");

@@ -4,6 +4,7 @@
 use kapell_model::ShardId;
 use kapell_wire::claim::ShardClaim;
 use kapell_wire::task::CallKey;
+use tokio::time::Instant;
 
 use super::{Act, CallState, Item};
 use crate::dispatch::SessionId;
@@ -36,10 +37,19 @@ impl CallState {
         }
     }
 
-    /// A connector answered a claim: it is at work on these, or has reports of them.
-    pub(in crate::calls) fn holding(&mut self, session: SessionId, keys: &[CallKey]) {
-        if self.sessions.contains_key(&session) {
-            keys.iter().for_each(|key| self.claim(session, *key));
+    /// A connector answered a claim: it is at work on these, or has reports of them, and that is all of these shards.
+    pub(in crate::calls) fn holding(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        shards: &[ShardId],
+        keys: &[CallKey],
+    ) {
+        if !self.sessions.contains_key(&session) {
+            return;
         }
+        keys.iter().for_each(|key| self.claim(session, *key));
+        self.shards.answered(session, shards);
+        self.end_limbo(now);
     }
 }

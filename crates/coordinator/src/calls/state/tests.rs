@@ -361,6 +361,6 @@ fn the_doctor_hears_of_a_recovered_call_that_nobody_waits_for() {
     let mut desk = desk();
     desk.make(now, order(Origin::Recovered), &InForce::default());
     assert_eq!(stuck(&desk, now), "");
-    desk.shards = Shards::default();
+    desk.shards = Shards::new(LEASE);
     assert!(stuck(&desk, now).contains("nobody waits for that connector"));
 }

@@ -119,7 +119,7 @@ async fn a_worker_hears_of_a_shard_before_its_tasks_and_of_its_leaving_after_the
     desk.cast(DispatchMessage::Disown(ShardId(0))).unwrap();
     assert_eq!(kinds(from.next().await), ["disowned"], "what was forgotten is not canceled");
     // Late: the shard is somebody else's.
-    desk.cast(DispatchMessage::Holding(session, vec![key])).unwrap();
+    desk.cast(DispatchMessage::Holding(session, vec![], vec![key])).unwrap();
     desk.cast(DispatchMessage::Own(ShardId(1), Epoch(7))).unwrap();
     assert_eq!(kinds(from.next().await), ["claim"], "and nothing in between");
     desk.stop(None);

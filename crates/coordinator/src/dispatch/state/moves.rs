@@ -4,6 +4,7 @@
 use kapell_model::ShardId;
 use kapell_wire::claim::ShardClaim;
 use kapell_wire::task::TaskKey;
+use tokio::time::Instant;
 
 use super::{Act, DispatchState};
 use crate::dispatch::SessionId;
@@ -36,13 +37,21 @@ impl DispatchState {
         self.assign();
     }
 
-    /// A worker answered a claim: it is at work on these, or has reports of them.
-    pub(in crate::dispatch) fn holding(&mut self, session: SessionId, keys: &[TaskKey]) {
+    /// A worker answered a claim: it is at work on these, or has reports of them, and that is all of these shards.
+    pub(in crate::dispatch) fn holding(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        shards: &[ShardId],
+        keys: &[TaskKey],
+    ) {
         if !self.sessions.contains_key(&session) {
             return;
         }
         for key in keys {
             self.claim(session, *key);
         }
+        self.shards.answered(session, shards);
+        self.end_limbo(now);
     }
 }

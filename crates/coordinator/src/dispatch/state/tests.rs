@@ -284,7 +284,7 @@ fn the_doctor_hears_of_tasks_that_cannot_move() {
     let session = desk.state.sessions.remove(&worker).unwrap();
     heard(&desk, "session of its worker is gone");
     desk.state.sessions.insert(worker, session);
-    let shards = std::mem::take(&mut desk.state.shards);
+    let shards = std::mem::replace(&mut desk.state.shards, Shards::new(LEASE));
     heard(&desk, "nobody waits for that worker");
     desk.state.shards = shards;
     desk.state.queues.clear();

@@ -51,12 +51,27 @@ fn a_connector_that_answers_a_claim_keeps_its_call() {
     desk.make(now, order(Origin::Recovered), &InForce::default());
     desk.own(claim(6));
     acts(&mut desk);
-    desk.holding(SessionId(9), &[key()]);
-    desk.holding(session, &[key(), CallKey { no: CallNo(9), ..key() }]);
+    let shards = [key().run.shard()];
+    desk.holding(now, SessionId(9), &shards, &[key()]);
+    desk.holding(now, session, &shards, &[key(), CallKey { no: CallNo(9), ..key() }]);
     desk.heard(now + LEASE, session);
     desk.tick(now + LEASE, &InForce::default());
     assert!(desk.acts.is_empty(), "neither made again nor given up: {:?}", desk.acts);
     desk.tick(now + LEASE * 2, &InForce::default());
+    assert!(matches!(acts(&mut desk).as_slice(), [Act::Finish(_, CallOutcome::Unknown { .. })]));
+}
+
+#[test]
+fn a_call_that_no_connector_holds_is_found_out_about_when_all_have_answered() {
+    let now = Instant::now();
+    let mut desk = CallState::new(LEASE);
+    let session = follow(&mut desk, now);
+    let now = now + LEASE;
+    desk.heard(now, session);
+    desk.make(now, order(Origin::Recovered), &InForce::default());
+    desk.own(claim(6));
+    acts(&mut desk);
+    desk.holding(now, session, &[key().run.shard()], &[]);
     assert!(matches!(acts(&mut desk).as_slice(), [Act::Finish(_, CallOutcome::Unknown { .. })]));
 }
 

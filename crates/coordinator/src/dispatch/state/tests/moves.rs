@@ -23,7 +23,7 @@ impl Desk {
 
     fn holding(&mut self, session: SessionId, runs: &[u32]) {
         let keys: Vec<TaskKey> = runs.iter().map(|run| task(*run)).collect();
-        self.state.holding(session, &keys);
+        self.state.holding(self.now, session, &[ShardId(0)], &keys);
     }
 
     fn forget(&mut self, runs: &[u32]) {
@@ -88,7 +88,7 @@ fn a_worker_that_answers_a_claim_keeps_what_it_holds_and_nothing_is_given_out_ag
     desk.did();
     desk.holding(holder, &[1, 2]);
     desk.holding(idle, &[]);
-    assert_eq!(desk.did(), [""; 0], "a worker that is not connected here may hold the third");
+    assert_eq!(desk.did(), [""; 0], "a worker that has not come back yet may hold the third");
     assert_eq!(desk.state.holder(&task(1)), Some(holder));
     desk.pass(LEASE - A_MOMENT);
     [holder, idle].into_iter().for_each(|worker| desk.state.heard(desk.now, worker));
@@ -97,6 +97,34 @@ fn a_worker_that_answers_a_claim_keeps_what_it_holds_and_nothing_is_given_out_ag
     assert_eq!(desk.did(), ["fail 3: worker_lost"]);
     desk.state.finished(holder, &[task(1)]);
     assert_eq!(desk.held(holder), 1);
+}
+
+#[test]
+fn what_nobody_holds_is_given_up_when_everybody_who_can_come_has_answered() {
+    let mut desk = Desk::empty();
+    let (holder, away) = (desk.follow("holder", 9, &[]), desk.follow("away", 9, &[]));
+    let stays = |desk: &mut Desk| {
+        [holder, away].into_iter().for_each(|worker| desk.state.heard(desk.now, worker));
+        desk.pass(LEASE - A_MOMENT);
+    };
+    stays(&mut desk);
+    stays(&mut desk);
+    desk.state.heard(desk.now, holder);
+    desk.state.left(desk.now, away);
+    desk.recover(1);
+    desk.recover(2);
+    desk.pass(A_MOMENT);
+    assert_eq!(desk.did(), ["claim [] from 1", "claim [] from 2"], "nobody was asked yet");
+    desk.own(6);
+    desk.holding(holder, &[1]);
+    assert_eq!(desk.did(), ["claim [0@6] from 1"], "the other may be back within its lease");
+    desk.own(7);
+    let back = desk.follow("away", 9, &[]);
+    desk.holding(back, &[]);
+    assert_eq!(desk.did(), ["claim [0@7] from 1", "claim [0@7] from 3"], "an earlier answer does not count");
+    desk.holding(holder, &[1]);
+    assert_eq!(desk.did(), ["fail 2: worker_lost"]);
+    assert_eq!(desk.state.holder(&task(1)), Some(holder));
 }
 
 #[test]
