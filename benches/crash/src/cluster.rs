@@ -3,13 +3,17 @@
 //! Owns: what runs where, and what can be done to it. Never: decides what is done when.
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kapell_client::Client;
-use kapell_runtime::Runtime;
+use kapell_runtime::{Runtime, SystemNet};
 use kapell_tests_servers::{Etcd, Host, Network, Postgres, Setup, can_have_a_network};
 use tokio::time::{Instant, sleep};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::process::Process;
 use crate::trial::Given;
@@ -144,11 +148,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every coordinator knows all of them, and an owner of every shard.
+    /// Waits until every coordinator is ready and knows all of them, and an owner of every shard.
     pub(crate) async fn whole(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         for address in &self.addresses {
-            while !knows_all(address).await {
+            while !is_whole(address).await {
                 if begun.elapsed() > WHOLE_PATIENCE {
                     bail!(
                         "the cluster is not whole again after {WHOLE_PATIENCE:?}: see the log of {address}"
@@ -161,16 +165,23 @@ impl Cluster {
     }
 }
 
-async fn knows_all(address: &str) -> bool {
+/// Whether a coordinator is ready, as a load balancer would ask it, and knows of all others.
+async fn is_whole(address: &str) -> bool {
+    let ready = async {
+        let channel = kapell_runtime::channel(Arc::new(SystemNet), address).await.ok()?;
+        HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()
+    };
+    let is_ready = ready.await.is_some_and(|answer| answer.get_ref().status() == ServingStatus::Serving);
     let looked = async {
         let client = Client::connect(address).await.ok()?.with_deadline(LOOK_PATIENCE);
         client.admin().cluster().await.ok()
     };
-    looked.await.is_some_and(|known| {
-        known.joined
-            && known.members.len() == COORDINATORS
-            && known.shards.iter().all(|shard| !shard.node.is_empty())
-    })
+    is_ready
+        && looked.await.is_some_and(|known| {
+            known.joined
+                && known.members.len() == COORDINATORS
+                && known.shards.iter().all(|shard| !shard.node.is_empty())
+        })
 }
 
 fn process(

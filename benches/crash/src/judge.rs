@@ -17,7 +17,7 @@ use crate::load::{Order, ended, state_of};
 
 /// Requests at once.
 const ASKED_AT_ONCE: usize = 32;
-/// Stories that are written down when something went wrong.
+/// Stories that are written down at once.
 const STORIES_MAX: usize = 20;
 
 /// What became of each accepted order.
@@ -141,15 +141,15 @@ pub(crate) async fn settled(client: &Client, runs: BTreeSet<String>) -> anyhow::
     }))
 }
 
-/// Writes the stories of runs that went wrong to `stories.txt`.
+/// Writes the stories of these orders' runs to a file.
 pub(crate) async fn write_stories(
     client: &Client,
     accepted: &BTreeMap<Order, String>,
-    wrong: &BTreeSet<Order>,
-    dir: &Path,
+    orders: &BTreeSet<Order>,
+    file: &Path,
 ) -> anyhow::Result<()> {
     let mut text = String::new();
-    for order in wrong.iter().take(STORIES_MAX) {
+    for order in orders.iter().take(STORIES_MAX) {
         let run = accepted.get(order).cloned().unwrap_or_default();
         text.push_str(&format!("{} is run {run}\n", order.name()));
         match story(client, &run).await {
@@ -157,7 +157,7 @@ pub(crate) async fn write_stories(
             Err(error) => text.push_str(&format!("  no story: {error:#}\n")),
         }
     }
-    Ok(std::fs::write(dir.join("stories.txt"), text)?)
+    Ok(std::fs::write(file, text)?)
 }
 
 async fn story(client: &Client, run: &str) -> anyhow::Result<Vec<String>> {

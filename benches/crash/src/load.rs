@@ -53,18 +53,37 @@ pub(crate) struct Course {
 
 impl Course {
     /// From the first sending to the answer.
-    pub(crate) fn acceptance(&self, now: Instant) -> Duration {
-        self.accepted.as_ref().map_or(now, |(_, at)| *at) - self.sent
+    pub(crate) fn acceptance(&self) -> Span {
+        Span { from: self.sent, to: self.accepted.as_ref().map(|(_, at)| *at) }
     }
 
     /// From there to the end of the run.
-    pub(crate) fn work(&self, now: Instant) -> Duration {
-        self.accepted.as_ref().map_or(Duration::ZERO, |(_, at)| self.ended.unwrap_or(now) - *at)
+    pub(crate) fn work(&self) -> Option<Span> {
+        self.accepted.as_ref().map(|(_, at)| Span { from: *at, to: self.ended })
     }
 
     /// Whether some of it was between these.
     pub(crate) fn was_within(&self, from: Instant, to: Instant) -> bool {
-        self.sent < to && self.ended.is_none_or(|ended| ended > from)
+        Span { from: self.sent, to: self.ended }.meets(from, to)
+    }
+}
+
+/// A time that may not be over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    from: Instant,
+    to: Option<Instant>,
+}
+
+impl Span {
+    /// Whether some of it was between these.
+    pub(crate) fn meets(self, from: Instant, to: Instant) -> bool {
+        self.from < to && self.to.is_none_or(|end| end > from)
+    }
+
+    /// How long it is, or has been.
+    pub(crate) fn length(self, now: Instant) -> Duration {
+        self.to.unwrap_or(now) - self.from
     }
 }
 

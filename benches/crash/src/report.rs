@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::judge::{Fates, Settled};
-use crate::load::{Course, Order};
+use crate::load::{Course, Order, Span};
 
 /// Something that was done to the system.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Report {
 struct Row {
     fault: &'static str,
     times: usize,
-    /// Under way at one of them, or sent before the next; in the last line, all.
+    /// Under way at one of them, or sent before the next.
     orders: BTreeSet<Order>,
     /// The longest time until an event was accepted, of these, and the most that it may be.
     acceptance: Duration,
@@ -56,10 +56,18 @@ struct Row {
 }
 
 impl Row {
-    fn add(&mut self, order: Order, course: &Course, now: Instant) {
+    /// What an order has to do with a fault whose effects may last from here to there.
+    fn add(&mut self, order: Order, course: &Course, from: Instant, to: Instant) {
+        if !course.was_within(from, to) {
+            return;
+        }
         self.orders.insert(order);
-        self.acceptance = self.acceptance.max(course.acceptance(now));
-        self.work = self.work.max(course.work(now));
+        let longer = |longest: Duration, span: Option<Span>| {
+            let met = span.filter(|span| span.meets(from, to));
+            met.map_or(longest, |span| longest.max(span.length(to)))
+        };
+        self.acceptance = longer(self.acceptance, Some(course.acceptance()));
+        self.work = longer(self.work, course.work());
     }
 
     fn is_too_slow(&self) -> bool {
@@ -85,14 +93,14 @@ impl Report {
     fn rows(&self) -> Vec<Row> {
         let mut rows = BTreeMap::<&str, Row>::new();
         let mut all = Row { fault: "all", times: self.faults.len(), ..Row::default() };
-        self.courses.iter().for_each(|(order, course)| all.add(*order, course, self.stopped));
+        let first = self.faults.first().map_or(self.stopped, |fault| fault.at);
+        self.courses.iter().for_each(|(order, course)| all.add(*order, course, first, self.stopped));
         for (at, fault) in self.faults.iter().enumerate() {
             let end = self.faults.get(at + 1).map_or(self.stopped, |next| next.at);
             let row = rows.entry(fault.name).or_default();
             (row.fault, row.acceptance_max) = (fault.name, fault.acceptance_max);
             row.times += 1;
-            let courses = self.courses.iter().filter(|(_, course)| course.was_within(fault.at, end));
-            courses.for_each(|(order, course)| row.add(*order, course, self.stopped));
+            self.courses.iter().for_each(|(order, course)| row.add(*order, course, fault.at, end));
         }
         rows.into_values().chain([all]).collect()
     }

@@ -1,7 +1,7 @@
 //! A trial: a system acts on the business under load while faults happen to it; then the books are judged.
 //!
 //! Owns: the order of events, and the verdict. Never: knows which faults there are.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kapell_runtime::{Entropy as _, SeededEntropy, SystemEntropy};
 use tokio::time::{Instant, sleep};
 
 use crate::company::Company;
-use crate::load::Load;
+use crate::load::{Course, Load, Order};
 use crate::process::Process;
 use crate::report::{Fault, Report};
 use crate::{definitions, judge};
@@ -23,6 +23,8 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses between faults, in milliseconds: exponential around the mean, cut at both ends.
 const PAUSE_MEAN_MS: f64 = 200.0;
 const PAUSE_MS: std::ops::RangeInclusive<f64> = 50.0..=600.0;
+/// Runs whose stories are written down though nothing is wrong with them.
+const SLOWEST: usize = 5;
 /// What a coordinator logs when the journal refuses what an old owner of a shard writes.
 const REFUSED_BY_JOURNAL: &str = "a shard is somebody else's by now";
 
@@ -100,10 +102,9 @@ impl Given {
         let states = judge::settle(client, &accepted, END_PATIENCE).await;
         let settling = stopped.elapsed();
         let fates = judge::judge(company, &states).await?;
-        let wrong = fates.wrong();
-        if !wrong.is_empty() {
-            judge::write_stories(client, &accepted, &wrong, &self.dir).await?;
-        }
+        judge::write_stories(client, &accepted, &fates.wrong(), &self.dir.join("wrong.txt")).await?;
+        let slowest = slowest(&courses, stopped);
+        judge::write_stories(client, &accepted, &slowest, &self.dir.join("slowest.txt")).await?;
         let findings = judge::doctor(client).await?;
         let first = faults.first().map_or(stopped, |fault| fault.at);
         let met = courses.iter().filter(|(_, course)| course.was_within(first, stopped));
@@ -128,6 +129,14 @@ impl Given {
             settling,
         })
     }
+}
+
+/// Orders whose runs took longest.
+fn slowest(courses: &BTreeMap<Order, Course>, now: Instant) -> BTreeSet<Order> {
+    let time = |course: &Course| course.work().map(|span| span.length(now));
+    let mut times: Vec<_> = courses.iter().map(|(order, course)| (time(course), *order)).collect();
+    times.sort_unstable();
+    times.into_iter().rev().take(SLOWEST).map(|(_, order)| order).collect()
 }
 
 /// Until a coordinator answers.

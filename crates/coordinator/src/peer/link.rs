@@ -146,12 +146,16 @@ struct Open<'a> {
 impl Open<'_> {
     async fn run(&mut self) {
         let link = self.link;
+        let mut said = String::new();
         loop {
             // Nobody is dialed before there is something to ask.
             link.work.notified().await;
             link.work.notify_one();
             let broke = self.serve().await;
-            tracing::info!(owner = %link.owner, address = link.address, reason = broke, "no stream to a peer");
+            if broke != said {
+                tracing::info!(owner = %link.owner, address = link.address, reason = broke, "no stream to a peer");
+                said = broke;
+            }
             self.broken();
             sleep(REDIAL).await;
         }
