@@ -13,7 +13,7 @@ use crate::{crash, process, servers};
 /// Starts three coordinators, three workers, two connectors, three members of etcd and PostgreSQL, most of them on hosts
 /// of their own (network namespaces, which needs root), keeps orders in flight against a business system that does
 /// everything twice that it is told twice, and lets faults happen in random order: kills, standstills, partitions,
-/// restarts. Holds when no accepted order is lost, done twice, stuck or failed, `doctor` finds nothing, and events are
+/// restarts, steps of a clock. Holds when no accepted order is lost, done twice, stuck or failed, `doctor` finds nothing, and events are
 /// accepted in time while an owner's shards move. The seed decides what happens when and is printed. Logs, and the
 /// stories of runs that went wrong, stay in target/crash/chaos. Twenty times each take about an hour.
 #[derive(clap::Args)]
@@ -32,6 +32,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
         servers::ensure_all(workspace)?;
+        servers::ensure_clock(workspace)?;
         let times = self.times.to_string();
         let apart = ["unshare", "--net"];
         let mut chaos =

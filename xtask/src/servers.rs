@@ -67,6 +67,22 @@ const ETCD: Server = Server {
     is_in: |root| root.join("usr/bin/etcd").exists() || root == Path::new("/") && on_path("etcd"),
 };
 
+/// No server, but what steps the clock of one process: a library that is loaded before others.
+const CLOCK: Server = Server {
+    package: "libfaketime",
+    is_part: |package| package == "libfaketime",
+    is_in: |root| {
+        let folders = std::fs::read_dir(root.join("usr/lib")).into_iter().flatten();
+        let mut found = folders.filter_map(Result::ok).map(|folder| folder.path().join("faketime"));
+        found.any(|folder| folder.exists())
+    },
+};
+
+/// Makes the clocks of processes steppable.
+pub(crate) fn ensure_clock(workspace: &Workspace) -> Result<()> {
+    ensure(&CLOCK, workspace)
+}
+
 /// Makes every server startable by the tests.
 pub(crate) fn ensure_all(workspace: &Workspace) -> Result<()> {
     [&POSTGRES, &ETCD].into_iter().try_for_each(|server| ensure(server, workspace))

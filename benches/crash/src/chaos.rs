@@ -17,6 +17,8 @@ use crate::trial::{Given, System, pause};
 const PAST_LEASE: Duration = NODE_LEASE.saturating_add(Duration::from_secs(2));
 /// Long enough that etcd elects, and short enough that nobody's lease ends.
 const ELECTION: Duration = Duration::from_secs(2);
+/// Seconds by which a clock is wrong for a while.
+const STEPS_S: [i64; 4] = [-3_600, -10, 10, 3_600];
 /// What a client may wait for when the owner of its key crashes: the lease, and this to notice, load and answer.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(3);
 /// And when the owner hands over.
@@ -50,6 +52,8 @@ pub(crate) enum Kind {
     EtcdLeaderKilled,
     /// PostgreSQL is shut down, with or without order, or killed, and started again
     PostgresRestarted,
+    /// A coordinator's clock steps, forwards or back, and later to the right time
+    ClockStepped,
     /// All coordinators are restarted in order, one after the other
     RollingRestart,
 }
@@ -68,6 +72,7 @@ impl Kind {
             Kind::EtcdLeaderAway => "etcd-leader-away",
             Kind::EtcdLeaderKilled => "etcd-leader-killed",
             Kind::PostgresRestarted => "postgres-restarted",
+            Kind::ClockStepped => "clock-stepped",
             Kind::RollingRestart => "rolling-restart",
         }
     }
@@ -162,6 +167,13 @@ impl Chaos {
                 self.cluster.with_servers(|servers| servers.etcd.start_again()).await
             }
             Kind::PostgresRestarted => self.restart_postgres(dice.below(3)).await,
+            Kind::ClockStepped => {
+                let clock = self.cluster.clocks[of(COORDINATORS)].clone();
+                clock.step(STEPS_S[of(STEPS_S.len())]);
+                sleep(PAST_LEASE).await;
+                clock.step(0);
+                Ok(())
+            }
             Kind::RollingRestart => {
                 for at in 0..COORDINATORS {
                     self.cluster.coordinators[at].end().await?;

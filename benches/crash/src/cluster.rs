@@ -1,15 +1,13 @@
 //! A whole cluster on this machine: its processes and servers on hosts of their own.
 //!
 //! Owns: what runs where, and what can be done to it. Never: decides what is done when.
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kapell_client::Client;
 use kapell_runtime::{Runtime, SystemNet};
-use kapell_tests_servers::{Etcd, Host, Network, Postgres, Setup, can_have_a_network};
+use kapell_tests_servers::{Etcd, Host, Network, Postgres, Setup, SteppedClock, can_have_a_network};
 use tokio::time::{Instant, sleep};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -39,6 +37,8 @@ pub(crate) struct Cluster {
     pub(crate) workers: Vec<Process>,
     pub(crate) connectors: Vec<Process>,
     addresses: Vec<String>,
+    /// Of the coordinators.
+    pub(crate) clocks: Vec<SteppedClock>,
     /// `None` while something is done to them.
     servers: Option<Servers>,
 }
@@ -100,18 +100,21 @@ impl Cluster {
         let all = addresses.join(",");
         let (etcd, postgres) = (servers.etcd.endpoints().join(","), servers.postgres.url());
         let lease = format!("{}s", NODE_LEASE.as_secs());
+        let clocks = (0..COORDINATORS).map(|at| SteppedClock::right(&given.dir.join(format!("clock-{at}"))));
+        let clocks: Option<Vec<_>> = clocks.collect();
+        let clocks = clocks.context("libfaketime is missing (hint: cargo xtask chaos brings it)")?;
         let coordinator = |(at, host): (usize, &Host)| {
             let (name, listen) = (format!("coordinator-{at}"), addresses[at].clone());
             let mut options = vec!["--listen".to_owned(), listen, "--node".to_owned(), name.clone()];
             options.extend(["--etcd".to_owned(), etcd.clone(), "--postgres".to_owned(), postgres.clone()]);
             options.extend(["--node-lease".to_owned(), lease.clone(), "--heartbeat".to_owned()]);
             options.push("500ms".to_owned());
-            process(given, host, "coordinator", name, options)
+            process(given, host, "coordinator", name, options, Some(clocks[at].clone()))
         };
         let agent = |role: &'static str, at: usize, host: &Host| {
             let name = format!("{role}-{at}");
             let options = vec!["--coordinator".to_owned(), all.clone(), "--name".to_owned(), name.clone()];
-            process(given, host, role, name, options)
+            process(given, host, role, name, options, None)
         };
         let hosts = &servers.hosts;
         let coordinators = hosts.coordinators.iter().enumerate().map(coordinator);
@@ -123,6 +126,7 @@ impl Cluster {
             workers: workers.collect::<Result<_, _>>()?,
             connectors: connectors.collect::<Result<_, _>>()?,
             addresses,
+            clocks,
             servers: Some(servers),
         };
         cluster.whole().await?;
@@ -190,15 +194,15 @@ fn process(
     role: &'static str,
     name: String,
     options: Vec<String>,
+    clock: Option<SteppedClock>,
 ) -> anyhow::Result<Process> {
-    let (host, kapell): (Host, PathBuf) = (host.clone(), given.kapell.clone());
-    Process::start(&name, &given.dir, move || command(&host, &kapell, role, &options))
-}
-
-fn command(host: &Host, kapell: &Path, role: &str, options: &[String]) -> Command {
-    let mut command = host.command(kapell);
-    command.arg(role).args(options);
-    command
+    let (host, kapell) = (host.clone(), given.kapell.clone());
+    Process::start(&name, &given.dir, move || {
+        let mut command = host.command(&kapell);
+        command.arg(role).args(&options);
+        clock.iter().for_each(|clock| clock.give(&mut command));
+        command
+    })
 }
 
 /// Servers are waited for in threads of their own.

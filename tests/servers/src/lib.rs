@@ -10,6 +10,7 @@
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it skips"
 )]
+mod clock;
 mod etcd;
 mod network;
 mod postgres;
@@ -19,6 +20,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+pub use clock::SteppedClock;
 pub use etcd::{Etcd, EtcdTls};
 pub use network::{Host, Network, can_have_a_network};
 pub use postgres::{Durability, Postgres, Setup};
