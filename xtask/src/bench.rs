@@ -2,6 +2,7 @@
 //!
 //! Owns: which workload is measured when, and the table. Never: compares figures of different runs.
 
+mod cluster;
 mod figures;
 mod kapell;
 mod restate;
@@ -52,6 +53,8 @@ pub(crate) enum Workload {
     W5,
     /// Parked runs: memory, and time to be ready after a restart
     W6,
+    /// 1, 2 and 4 coordinators over one PostgreSQL and etcd, under the load of w1
+    W7,
     /// 100,000 live runs and 200,000 entries after the checkpoint: time to the first answered read
     Recovery,
 }

@@ -1,4 +1,4 @@
-//! Load generator for the workloads W1 to W6 and for recovery: closed loops against a running coordinator, figures as JSON lines.
+//! Load generator for the workloads W1 to W7 and for recovery: closed loops against a running coordinator, figures as JSON lines.
 //!
 //! Owns: the workloads' definitions and callers. Never: starts or stops processes (xtask does).
 #![expect(clippy::print_stdout, reason = "figures go to standard output")]
@@ -13,16 +13,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kapell_runtime::{SystemNet, channel};
 use tonic::transport::Channel;
 
-/// Load generator for the workloads W1 to W6.
+/// Load generator for the workloads W1 to W7.
 #[derive(Parser)]
 struct Load {
-    /// HOST:PORT of the coordinator.
-    #[arg(long, default_value = "127.0.0.1:7700")]
-    address: String,
+    /// HOST:PORT of the coordinator; of several, separated by commas, the callers of W1 are shared out among all.
+    #[arg(long, default_value = "127.0.0.1:7700", value_delimiter = ',', required = true)]
+    address: Vec<String>,
     #[command(subcommand)]
     workload: Workload,
 }
@@ -127,9 +128,10 @@ enum Workload {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let load = Load::parse();
-    let open = async || -> anyhow::Result<Channel> { Ok(channel(Arc::new(SystemNet), &load.address).await?) };
+    let first = load.address.first().context("no address")?;
+    let open = async || -> anyhow::Result<Channel> { Ok(channel(Arc::new(SystemNet), first).await?) };
     let figures = match load.workload {
-        Workload::Setup => definitions::apply(slow::reach(&load.address).await?).await?,
+        Workload::Setup => definitions::apply(slow::reach(first).await?).await?,
         Workload::W1 { callers, by, warm, secs } => {
             let (warm, secs) = (Duration::from_secs_f64(warm), Duration::from_secs_f64(secs));
             runs::five(&load.address, by, callers, warm, secs).await?
@@ -141,14 +143,14 @@ async fn main() -> anyhow::Result<()> {
         Workload::Unary { callers, secs } => {
             parked::unary(open().await?, callers, Duration::from_secs_f64(secs)).await?
         }
-        Workload::First => runs::first(slow::reach(&load.address).await?, "five").await?,
-        Workload::SlowSetup => runs::first(slow::reach(&load.address).await?, "slow-one").await?,
-        Workload::SlowWorker { record } => slow::worker(&load.address, &record).await?,
+        Workload::First => runs::first(slow::reach(first).await?, "five").await?,
+        Workload::SlowSetup => runs::first(slow::reach(first).await?, "slow-one").await?,
+        Workload::SlowWorker { record } => slow::worker(first, &record).await?,
         Workload::SlowStart { runs } => slow::start(open().await?, runs).await?,
-        Workload::SlowWait { runs } => slow::wait(slow::reach(&load.address).await?, runs).await?,
-        Workload::Ready { runs } => parked::ready(slow::reach(&load.address).await?, runs).await?,
+        Workload::SlowWait { runs } => slow::wait(slow::reach(first).await?, runs).await?,
+        Workload::Ready { runs } => parked::ready(slow::reach(first).await?, runs).await?,
         Workload::RecoverySetup { runs, entries } => recovery::prepare(open().await?, runs, entries).await?,
-        Workload::RecoveryRead { run } => recovery::read(&load.address, &run).await?,
+        Workload::RecoveryRead { run } => recovery::read(first, &run).await?,
         Workload::Park { runs } => parked::park(open().await?, runs).await?,
     };
     println!("{figures}");

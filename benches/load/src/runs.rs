@@ -33,9 +33,9 @@ enum Caller {
     Call(RunServiceClient<Channel>),
 }
 
-/// Five sequential steps, `callers` at once.
+/// Five sequential steps, `callers` at once, shared out among the addresses.
 pub(crate) async fn five(
-    address: &str,
+    addresses: &[String],
     by: By,
     callers: usize,
     warm: Duration,
@@ -43,11 +43,14 @@ pub(crate) async fn five(
 ) -> anyhow::Result<Value> {
     let begin = Instant::now() + warm;
     let end = begin + secs;
-    let one = match by {
-        By::Stream => Caller::Stream(Client::connect(address).await?.runs().starter()),
-        By::Call => Caller::Call(RunServiceClient::new(channel(Arc::new(SystemNet), address).await?)),
-    };
-    let loops = (0..callers).map(|_| caller(one.clone(), begin, end));
+    let mut ways = Vec::new();
+    for address in addresses {
+        ways.push(match by {
+            By::Stream => Caller::Stream(Client::connect(address).await?.runs().starter()),
+            By::Call => Caller::Call(RunServiceClient::new(channel(Arc::new(SystemNet), address).await?)),
+        });
+    }
+    let loops = ways.into_iter().cycle().take(callers).map(|way| caller(way, begin, end));
     let mut all = Figures::new()?;
     for figures in try_join_all(loops).await? {
         all.add(&figures)?;

@@ -73,8 +73,8 @@ impl Parts {
     }
 }
 
-/// Serves until the node stops.
-pub(crate) fn serve(
+/// Serves until the node stops. Not ready before it is told to say so.
+pub(crate) async fn serve(
     listener: Box<dyn Listener>,
     root: &Root,
     options: &CoordinatorOptions,
@@ -122,6 +122,7 @@ pub(crate) fn serve(
         routes.add_service(reflection);
     }
     let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     routes.add_service(health_service);
     let router = routes.routes().into_axum_router().merge(http::router(parts));
     let jobs = runtime.jobs.clone();

@@ -41,7 +41,7 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Serves, and recovers the shards that the cluster gives to this node from the journal: until then what is asked of
-    /// them waits.
+    /// them waits. A journal that is out of reach is waited for.
     pub async fn start(
         options: CoordinatorOptions,
         stores: Stores,
@@ -56,7 +56,7 @@ impl Coordinator {
         let address = listener.address();
         let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
         let root = root::Root::start(&options, advertised, stores, &runtime).await?;
-        let health = api::serve(listener, &root, &options, &runtime);
+        let health = api::serve(listener, &root, &options, &runtime).await;
         root.settled().await?;
         health.ready().await;
         Ok(Coordinator { address, runtime, root })

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::figures::{Better, Figure};
 use super::site::{self, Running, answer, fresh_folder, number};
-use super::{Amount, Workload};
+use super::{Amount, Workload, cluster};
 use crate::clock::{self, Stopwatch};
 use crate::process;
 use crate::workspace::{Profile, Workspace};
@@ -37,6 +37,7 @@ pub(crate) fn measure(workspace: &Workspace, workload: Workload, amount: Amount)
         Workload::W4 => site.killed(),
         Workload::W5 => site.burst(workspace, amount),
         Workload::W6 => site.parked(amount),
+        Workload::W7 => cluster::measure(workspace, amount),
         Workload::Recovery => site.recovery(),
     }
 }

@@ -76,7 +76,7 @@ impl Restate {
             Workload::W2 => self.fan_out(),
             Workload::W3 => self.first_run(),
             Workload::W4 => self.killed(),
-            Workload::W5 | Workload::W6 | Workload::Recovery => Ok(Vec::new()),
+            Workload::W5 | Workload::W6 | Workload::W7 | Workload::Recovery => Ok(Vec::new()),
         }
     }
 

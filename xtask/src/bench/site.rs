@@ -31,6 +31,13 @@ impl Running {
         Ok(())
     }
 
+    /// SIGTERM, and wait until it has ended.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        process::output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
+        self.0.wait()?;
+        Ok(())
+    }
+
     /// Proportional share of memory, in MiB.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0.id()))?;
@@ -74,6 +81,15 @@ pub(crate) fn free_addresses(count: usize) -> Result<Vec<String>> {
         bail!("no free port below 30000");
     }
     Ok(free)
+}
+
+/// As [`free_addresses`], with ports one after the other.
+pub(crate) fn free_addresses_in_a_row(count: usize) -> Result<Vec<String>> {
+    let first = 20_000 + std::process::id() as usize % 5_000;
+    let row = |begin: usize| (begin..begin + count).map(|port| format!("127.0.0.1:{port}"));
+    let mut rows = (first..30_000 - count).step_by(count);
+    let found = rows.find(|begin| row(*begin).all(|address| TcpListener::bind(address).is_ok()));
+    Ok(row(found.context("no free ports in a row below 30000")?).collect())
 }
 
 /// The one line of JSON that a load generator prints.

@@ -9,6 +9,8 @@ pub(crate) enum Target {
     Times(f64),
     /// No more than this.
     AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
     /// No less than this share of another value of the workload.
     Share(f64, &'static str),
 }
@@ -29,6 +31,7 @@ pub(crate) fn target(workload: &str, concurrency: u32, metric: &str) -> Option<T
         ("w5", _, "events/s in batches of 64") => Target::Share(0.4, "floor: journal alone, appends/s"),
         ("w6", _, "memory a run bytes") => Target::AtMost(1_500.0),
         ("w6", _, "ready after kill -9 s") => Target::AtMost(8.0),
+        ("w7", _, "2 coordinators: share of one" | "4 coordinators: share of one") => Target::AtLeast(0.85),
         ("recovery", _, "exec to first answered read s") => Target::AtMost(2.0),
         _ => return None,
     })
@@ -45,6 +48,7 @@ impl Target {
         match self {
             Target::Times(times) => ratio.map(|ratio| ratio >= times),
             Target::AtMost(most) => Some(value <= most),
+            Target::AtLeast(least) => Some(value >= least),
             Target::Share(share, metric) => of(metric).map(|whole| value >= whole * share),
         }
     }
@@ -54,6 +58,7 @@ impl Target {
         match self {
             Target::Times(times) => format!("{times}x"),
             Target::AtMost(most) => format!("<= {most}"),
+            Target::AtLeast(least) => format!(">= {least}"),
             Target::Share(share, metric) => format!(">= {share:.2} of {metric}"),
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Supervised {
     actors: BTreeMap<ShardId, ActorCell>,
     settling: Vec<oneshot::Sender<Result<(), String>>>,
     leaving: Vec<oneshot::Sender<()>>,
+    /// Whether the last shard that was to be loaded could not be for a while.
+    waits: bool,
 }
 
 /// Whoever waits for it is told when it died.
@@ -94,6 +96,7 @@ impl Actor for Supervisor {
             shards: BTreeMap::new(),
             actors: BTreeMap::new(),
             settling: Vec::new(),
+            waits: false,
             leaving: Vec::new(),
         })
     }
@@ -170,15 +173,28 @@ impl Supervised {
             Ok(actor) => {
                 self.shards.insert(actor.get_id(), (shard, epoch));
                 self.actors.insert(shard, actor);
+                self.waits = false;
                 self.placement.loaded(shard, epoch);
             }
             Err(failure) => {
-                tracing::error!(%shard, error = failure.text, "a shard cannot be loaded; it is tried again");
-                for waiting in std::mem::take(&mut self.settling) {
-                    answer(waiting, Err(failure.text.clone()));
+                self.say(shard, &failure);
+                if !failure.may_pass {
+                    for waiting in std::mem::take(&mut self.settling) {
+                        answer(waiting, Err(failure.text.clone()));
+                    }
                 }
                 self.placement.died(shard, epoch, failure.why);
             }
+        }
+    }
+
+    /// Of what may pass, once: it is met by all shards, several times a second.
+    fn say(&mut self, shard: ShardId, failure: &LoadFailure) {
+        let error = &failure.text;
+        if !failure.may_pass {
+            tracing::error!(%shard, error, "a shard cannot be loaded; it is tried again");
+        } else if !std::mem::replace(&mut self.waits, true) {
+            tracing::warn!(%shard, error, "shards cannot be loaded now; they are tried again until they are");
         }
     }
 
@@ -357,17 +373,16 @@ impl Supervised {
 
 fn failure_of(error: SpawnErr) -> LoadFailure {
     let SpawnErr::StartupFailed(error) = error else {
-        return LoadFailure { why: Death::Failed, text: error.to_string() };
+        return LoadFailure { why: Death::Failed, may_pass: false, text: error.to_string() };
     };
-    let fenced = matches!(
-        error.downcast_ref::<LoadError>(),
-        Some(LoadError::Acquire { source: NotAcquired::Fenced { .. }, .. })
-    );
+    let known = error.downcast_ref::<LoadError>();
+    let fenced = matches!(known, Some(LoadError::Acquire { source: NotAcquired::Fenced { .. }, .. }));
+    let may_pass = known.is_some_and(LoadError::may_pass);
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(deeper) = source {
         text = format!("{text}: {deeper}");
         source = deeper.source();
     }
-    LoadFailure { why: if fenced { Death::Fenced } else { Death::Failed }, text }
+    LoadFailure { why: if fenced { Death::Fenced } else { Death::Failed }, may_pass, text }
 }

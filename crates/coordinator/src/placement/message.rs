@@ -66,5 +66,7 @@ pub(crate) struct SessionNo(pub(super) u64);
 #[derive(Debug)]
 pub(crate) struct LoadFailure {
     pub(crate) why: Death,
+    /// Whether it may go by itself.
+    pub(crate) may_pass: bool,
     pub(crate) text: String,
 }

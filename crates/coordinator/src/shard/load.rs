@@ -83,6 +83,25 @@ pub(crate) enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether it may go by itself: journal or ledger are out of reach, or another node was faster.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            LoadError::Acquire { source: AcquireError::Fenced { .. }, .. }
+            | LoadError::Ledger { source: LedgerError::Unavailable { .. }, .. } => true,
+            LoadError::Acquire { source: AcquireError::Read(error), .. }
+            | LoadError::Read { source: error, .. }
+            | LoadError::Definitions { source: Unreadable::Journal(error), .. } => {
+                matches!(error, ReadError::Unavailable { .. })
+            }
+            LoadError::Decode { .. }
+            | LoadError::Image { .. }
+            | LoadError::Definitions { .. }
+            | LoadError::Ledger { .. } => false,
+        }
+    }
+}
+
 pub(super) async fn load(args: &ShardArguments) -> Result<Loaded, LoadError> {
     let shard = args.rules.shard;
     let acquired = args.journal.acquire(shard, args.epoch).await;
