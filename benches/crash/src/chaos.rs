@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use kapell_runtime::{Entropy as _, SeededEntropy};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{CONNECTORS, COORDINATORS, Cluster, NODE_LEASE, Servers, WORKERS};
+use crate::cluster::{CONNECTORS, COORDINATORS, Cluster, Cut, NODE_LEASE, WORKERS};
 use crate::load::Load;
 use crate::process::Process;
 use crate::report::Fault;
@@ -59,22 +59,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Kind::CoordinatorKilled => "coordinator-killed",
-            Kind::CoordinatorFrozen => "coordinator-frozen",
-            Kind::WorkerKilled => "worker-killed",
-            Kind::ConnectorKilled => "connector-killed",
-            Kind::CoordinatorFromEtcd => "coordinator-from-etcd",
-            Kind::CoordinatorFromPostgres => "coordinator-from-postgres",
-            Kind::CoordinatorFromPeers => "coordinator-from-peers",
-            Kind::WorkerFromCoordinators => "worker-from-coordinators",
-            Kind::EtcdLeaderAway => "etcd-leader-away",
-            Kind::EtcdLeaderKilled => "etcd-leader-killed",
-            Kind::PostgresRestarted => "postgres-restarted",
-            Kind::ClockStepped => "clock-stepped",
-            Kind::RollingRestart => "rolling-restart",
-        }
+    /// As on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// The longest time in which an event must be accepted meanwhile.
@@ -82,7 +69,17 @@ impl Kind {
         match self {
             Kind::CoordinatorKilled => Some(NODE_LEASE + TAKE_OVER_MAX),
             Kind::RollingRestart => Some(HAND_OVER_MAX),
-            _ => None,
+            Kind::CoordinatorFrozen
+            | Kind::WorkerKilled
+            | Kind::ConnectorKilled
+            | Kind::CoordinatorFromEtcd
+            | Kind::CoordinatorFromPostgres
+            | Kind::CoordinatorFromPeers
+            | Kind::WorkerFromCoordinators
+            | Kind::EtcdLeaderAway
+            | Kind::EtcdLeaderKilled
+            | Kind::PostgresRestarted
+            | Kind::ClockStepped => None,
         }
     }
 }
@@ -118,49 +115,14 @@ impl Chaos {
             }
             Kind::WorkerKilled => self.cluster.workers[of(WORKERS)].kill_and_restart().await,
             Kind::ConnectorKilled => self.cluster.connectors[of(CONNECTORS)].kill_and_restart().await,
-            Kind::CoordinatorFromEtcd => {
-                let victim = of(COORDINATORS);
-                self.part_for(PAST_LEASE, move |servers| {
-                    let hosts = servers.hosts.clone();
-                    servers.part(&hosts.coordinators[victim..=victim], &hosts.etcd);
-                })
-                .await
-            }
-            Kind::CoordinatorFromPostgres => {
-                let victim = of(COORDINATORS);
-                self.part_for(PAST_LEASE, move |servers| {
-                    let hosts = servers.hosts.clone();
-                    servers.part(&hosts.coordinators[victim..=victim], &[hosts.postgres]);
-                })
-                .await
-            }
+            Kind::CoordinatorFromEtcd => self.cut(Cut::CoordinatorFromEtcd(of(COORDINATORS))).await,
+            Kind::CoordinatorFromPostgres => self.cut(Cut::CoordinatorFromPostgres(of(COORDINATORS))).await,
             Kind::CoordinatorFromPeers => {
-                let (victim, is_silent) = (of(COORDINATORS), dice.below(2) == 0);
-                self.part_for(PAST_LEASE, move |servers| {
-                    let mut others = servers.hosts.coordinators.clone();
-                    let victim = [others.remove(victim)];
-                    let (from, to) =
-                        if is_silent { (&victim[..], &others[..]) } else { (&others[..], &victim[..]) };
-                    servers.part_one_way(from, to);
-                })
-                .await
+                let ways = [Cut::CoordinatorToPeers, Cut::PeersToCoordinator];
+                self.cut(ways[of(ways.len())](of(COORDINATORS))).await
             }
-            Kind::WorkerFromCoordinators => {
-                let victim = of(WORKERS);
-                self.part_for(PAST_LEASE, move |servers| {
-                    let hosts = servers.hosts.clone();
-                    servers.part(&hosts.workers[victim..=victim], &hosts.coordinators);
-                })
-                .await
-            }
-            Kind::EtcdLeaderAway => {
-                self.part_for(ELECTION, |servers| {
-                    let mut others = servers.hosts.etcd.clone();
-                    let leader = others.remove(servers.etcd.leader());
-                    servers.part(&[leader], &others);
-                })
-                .await
-            }
+            Kind::WorkerFromCoordinators => self.cut(Cut::WorkerFromCoordinators(of(WORKERS))).await,
+            Kind::EtcdLeaderAway => self.cut(Cut::EtcdLeader).await,
             Kind::EtcdLeaderKilled => {
                 self.cluster.with_servers(|servers| servers.etcd.kill(servers.etcd.leader())).await?;
                 sleep(ELECTION).await;
@@ -168,31 +130,29 @@ impl Chaos {
             }
             Kind::PostgresRestarted => self.restart_postgres(dice.below(3)).await,
             Kind::ClockStepped => {
-                let clock = self.cluster.clocks[of(COORDINATORS)].clone();
+                let clock = &self.cluster.clocks[of(COORDINATORS)];
                 clock.step(STEPS_S[of(STEPS_S.len())]);
                 sleep(PAST_LEASE).await;
                 clock.step(0);
                 Ok(())
             }
-            Kind::RollingRestart => {
-                for at in 0..COORDINATORS {
-                    self.cluster.coordinators[at].end().await?;
-                    self.cluster.coordinators[at].start_again()?;
-                    self.cluster.whole().await?;
-                }
-                Ok(())
-            }
+            Kind::RollingRestart => self.restart_coordinators().await,
         }
     }
 
-    async fn part_for(
-        &mut self,
-        time: Duration,
-        part: impl FnOnce(&mut Servers) + Send + 'static,
-    ) -> anyhow::Result<()> {
-        self.cluster.with_servers(part).await?;
-        sleep(time).await;
+    async fn cut(&mut self, cut: Cut) -> anyhow::Result<()> {
+        self.cluster.with_servers(move |servers| servers.cut(cut)).await?;
+        sleep(if matches!(cut, Cut::EtcdLeader) { ELECTION } else { PAST_LEASE }).await;
         self.cluster.with_servers(|servers| servers.network.mend()).await
+    }
+
+    async fn restart_coordinators(&mut self) -> anyhow::Result<()> {
+        for at in 0..COORDINATORS {
+            self.cluster.coordinators[at].end().await?;
+            self.cluster.coordinators[at].start_again()?;
+            self.cluster.whole().await?;
+        }
+        Ok(())
     }
 
     async fn restart_postgres(&mut self, how: u64) -> anyhow::Result<()> {

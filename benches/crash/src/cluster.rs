@@ -43,6 +43,20 @@ pub(crate) struct Cluster {
     servers: Option<Servers>,
 }
 
+/// Who is cut off from whom; by number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    CoordinatorFromEtcd(usize),
+    CoordinatorFromPostgres(usize),
+    /// What it sends to the others is lost.
+    CoordinatorToPeers(usize),
+    /// What the others send to it is lost.
+    PeersToCoordinator(usize),
+    WorkerFromCoordinators(usize),
+    /// From the other members.
+    EtcdLeader,
+}
+
 /// What the processes stand on.
 pub(crate) struct Servers {
     pub(crate) etcd: Etcd,
@@ -72,16 +86,36 @@ impl Servers {
         Some(Servers { etcd: Etcd::start_on(&hosts.etcd)?, postgres: setup.start()?, network, hosts })
     }
 
-    /// Nothing gets from one of these to one of those, nor back.
-    pub(crate) fn part(&mut self, these: &[Host], those: &[Host]) {
-        self.part_one_way(these, those);
-        self.part_one_way(those, these);
-    }
-
-    /// Nothing gets from one of these to one of those.
-    pub(crate) fn part_one_way(&mut self, these: &[Host], those: &[Host]) {
-        for from in these {
-            those.iter().for_each(|to| self.network.cut(from, to));
+    /// From now on nothing gets through there.
+    pub(crate) fn cut(&mut self, cut: Cut) {
+        let Hosts { coordinators, workers, etcd, postgres } = self.hosts.clone();
+        let without = |hosts: &[Host], at: usize| {
+            let mut others = hosts.to_vec();
+            let one = others.remove(at);
+            (vec![one], others)
+        };
+        let (these, those, back) = match cut {
+            Cut::CoordinatorFromEtcd(at) => (vec![coordinators[at].clone()], etcd, true),
+            Cut::CoordinatorFromPostgres(at) => (vec![coordinators[at].clone()], vec![postgres], true),
+            Cut::CoordinatorToPeers(at) => {
+                let (one, others) = without(&coordinators, at);
+                (one, others, false)
+            }
+            Cut::PeersToCoordinator(at) => {
+                let (one, others) = without(&coordinators, at);
+                (others, one, false)
+            }
+            Cut::WorkerFromCoordinators(at) => (vec![workers[at].clone()], coordinators, true),
+            Cut::EtcdLeader => {
+                let (leader, others) = without(&etcd, self.etcd.leader());
+                (leader, others, true)
+            }
+        };
+        for (one, other) in these.iter().flat_map(|one| those.iter().map(move |other| (one, other))) {
+            self.network.cut(one, other);
+            if back {
+                self.network.cut(other, one);
+            }
         }
     }
 }

@@ -81,7 +81,11 @@ impl System for Matrix {
             for (role, kills) in left.iter_mut().enumerate() {
                 if place < u64::from(*kills) {
                     *kills -= 1;
-                    faults.push(Fault { name: ROLES[role], at: Instant::now(), acceptance_max: None });
+                    faults.push(Fault {
+                        name: ROLES[role].to_owned(),
+                        at: Instant::now(),
+                        acceptance_max: None,
+                    });
                     self.processes[role].kill_and_restart().await?;
                     break;
                 }

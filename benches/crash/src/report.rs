@@ -12,9 +12,9 @@ use crate::judge::{Fates, Settled};
 use crate::load::{Course, Order, Span};
 
 /// Something that was done to the system.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Its effects are looked for from here to the next fault.
     pub(crate) at: Instant,
     /// An event must be accepted within so long meanwhile.
@@ -43,8 +43,8 @@ pub(crate) struct Report {
 
 /// One line of the table.
 #[derive(Default)]
-struct Row {
-    fault: &'static str,
+struct Row<'a> {
+    fault: &'a str,
     times: usize,
     /// Under way at one of them, or sent before the next.
     orders: BTreeSet<Order>,
@@ -55,7 +55,7 @@ struct Row {
     work: Duration,
 }
 
-impl Row {
+impl Row<'_> {
     /// What an order has to do with a fault whose effects may last from here to there.
     fn add(&mut self, order: Order, course: &Course, from: Instant, to: Instant) {
         if !course.was_within(from, to) {
@@ -87,18 +87,18 @@ impl Report {
             && self.fates.foreign_postings == 0
             && self.findings.is_empty()
             && self.died.is_empty()
-            && !self.rows().iter().any(Row::is_too_slow)
+            && !self.rows().iter().any(|row| row.is_too_slow())
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn rows(&self) -> Vec<Row<'_>> {
         let mut rows = BTreeMap::<&str, Row>::new();
         let mut all = Row { fault: "all", times: self.faults.len(), ..Row::default() };
         let first = self.faults.first().map_or(self.stopped, |fault| fault.at);
         self.courses.iter().for_each(|(order, course)| all.add(*order, course, first, self.stopped));
         for (at, fault) in self.faults.iter().enumerate() {
             let end = self.faults.get(at + 1).map_or(self.stopped, |next| next.at);
-            let row = rows.entry(fault.name).or_default();
-            (row.fault, row.acceptance_max) = (fault.name, fault.acceptance_max);
+            let row = rows.entry(fault.name.as_str()).or_default();
+            (row.fault, row.acceptance_max) = (fault.name.as_str(), fault.acceptance_max);
             row.times += 1;
             self.courses.iter().for_each(|(order, course)| row.add(*order, course, fault.at, end));
         }
@@ -155,7 +155,7 @@ impl Report {
     /// For programs.
     pub(crate) fn json_lines(&self) -> String {
         let fates = &self.fates;
-        let row = |row: Row| {
+        let row = |row: Row<'_>| {
             json!({
                 "fault": row.fault, "times": row.times, "orders": row.orders.len(),
                 "lost": row.of(&fates.lost), "done_twice": row.of(&fates.twice),
