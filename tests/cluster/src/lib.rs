@@ -4,6 +4,8 @@
 //! deployment or as a crash would. Never: stands in for etcd or for the wire. The journal is the local one, held by all
 //! nodes of this process: what fences a stale owner is the same code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod away;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use kapell_runtime::{Clock, Runtime, SystemClock};
 use kapell_tests_servers::Etcd;
 use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
 use tokio::time::{Instant, sleep};
+
+pub use away::Away;
 
 /// Shards of the store: several for each of three nodes.
 pub const SHARDS: u16 = 16;
@@ -64,6 +68,14 @@ impl Site {
         &*self.stores.journal
     }
 
+    /// The same store, whose journal is out of reach.
+    #[must_use]
+    pub fn with_journal_away(mut self) -> (Site, Arc<Away>) {
+        let away = Arc::new(Away::new(Arc::clone(&self.stores.journal)));
+        self.stores.journal = away.clone();
+        (self, away)
+    }
+
     /// A node that has joined, with the shards that it gets at first.
     pub async fn node(&self, name: &str) -> Node {
         self.node_by(name, Arc::new(SystemClock)).await
@@ -72,8 +84,17 @@ impl Site {
     /// The same, on a machine with this clock. Leases do not go by it.
     pub async fn node_by(&self, name: &str, clock: Arc<dyn Clock>) -> Node {
         let runtime = Runtime { clock, ..Runtime::system() };
+        self.start(name, "127.0.0.1:0", runtime).await
+    }
+
+    /// A node that listens there, once it has its shards.
+    pub async fn node_at(&self, name: &str, address: &str) -> Node {
+        self.start(name, address, Runtime::system()).await
+    }
+
+    async fn start(&self, name: &str, listen: &str, runtime: Runtime) -> Node {
         let options = CoordinatorOptions {
-            listen: "127.0.0.1:0".to_owned(),
+            listen: listen.to_owned(),
             node: NodeName::new(name).unwrap(),
             shards: ShardCount::new(SHARDS).unwrap(),
             heartbeat: Duration::from_millis(200),

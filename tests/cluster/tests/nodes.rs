@@ -1,13 +1,18 @@
 //! Two and three coordinators over a real etcd: requests at the wrong node, nodes that come, leave and hang.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use kapell_client::v1::RunState;
 use kapell_client::{cloudevents, v1};
+use kapell_runtime::{Net as _, SystemNet};
 use kapell_tests_cluster::{Node, SHARDS, Site, TTL, worker};
 use tokio::time::Instant;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 const DEFINITIONS: &str = r#"
 apiVersion: kapell.dev/v1
@@ -47,6 +52,33 @@ spec:
 
 /// Keys of so many runs: enough that every shard has some.
 const RUNS: u32 = 96;
+
+/// What a node says of itself to whoever decides where requests go; `None`: it does not answer.
+async fn health(address: &str) -> Option<ServingStatus> {
+    let channel = kapell_runtime::channel(Arc::new(SystemNet), address).await.ok()?;
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()?;
+    Some(answer.get_ref().status())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_journal_is_away_says_that_it_is_not_ready_and_is_when_the_journal_is_back() {
+    let Some(site) = Site::new() else { return };
+    let (site, journal) = site.with_journal_away();
+    let address = SystemNet.listen("127.0.0.1:0").await.unwrap().address().to_string();
+    let mut starting = Box::pin(site.node_at("a", &address));
+    let since = Instant::now();
+    let mut heard = None;
+    // Longer than one try to load takes, and its pause.
+    while heard.is_none() || since.elapsed() < Duration::from_secs(1) {
+        assert!(futures::poll!(&mut starting).is_pending(), "it has no shard yet");
+        heard = health(&address).await;
+        assert!(matches!(heard, None | Some(ServingStatus::NotServing)), "{heard:?}");
+    }
+    journal.back();
+    let node = starting.await;
+    assert_eq!(health(&address).await, Some(ServingStatus::Serving));
+    assert_eq!(node.owners(&[&node]).await, [usize::from(SHARDS)]);
+}
 
 async fn two(site: &Site) -> (Node, Node) {
     let (a, b) = tokio::join!(site.node("a"), site.node("b"));
