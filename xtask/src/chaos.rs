@@ -2,6 +2,8 @@
 //!
 //! Owns: where it runs. Never: judges (`kapell-crash` does), or touches the machine's own network.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::report::{Format, Verdict};
@@ -27,16 +29,44 @@ pub(crate) struct Args {
     /// Repeat the order of an earlier one
     #[arg(long)]
     seed: Option<u64>,
+    /// Do not judge how long events wait: for a machine that does other things too
+    #[arg(long)]
+    any_pace: bool,
 }
 
+/// A command runs in a network of its own behind this.
+const APART: [&str; 2] = ["unshare", "--net"];
+
 impl Args {
+    /// Chaos small enough to run with the tests.
+    pub(crate) fn small() -> Self {
+        Self { times: 1, fault: Vec::new(), seed: None, any_pace: true }
+    }
+
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
+        self.run_as(workspace, Profile::Release)
+    }
+
+    /// As a stage of the tests: with the release build where there is one, and not at all where networks of their own
+    /// are not allowed.
+    pub(crate) fn run_as_built(&self, workspace: &Workspace) -> Result<Verdict> {
+        let [program, option] = APART;
+        let tried = process::output(Command::new(program).args([option, "ip", "link", "set", "lo", "up"]));
+        if let Err(error) = tried {
+            eprintln!("SKIPPED: no network namespaces here (hint: they need root and iproute2): {error:#}");
+            return Ok(Verdict::Holds);
+        }
+        self.run_as(workspace, crash::as_built(workspace))
+    }
+
+    fn run_as(&self, workspace: &Workspace, profile: Profile) -> Result<Verdict> {
         servers::ensure_all(workspace)?;
         servers::ensure_clock(workspace)?;
         let times = self.times.to_string();
-        let apart = ["unshare", "--net"];
-        let mut chaos =
-            crash::trial(workspace, Profile::Release, Some(&apart), &["chaos", "--times", &times])?;
+        let mut chaos = crash::trial(workspace, profile, Some(&APART), &["chaos", "--times", &times])?;
+        if self.any_pace {
+            chaos.arg("--any-pace");
+        }
         self.fault.iter().for_each(|fault| _ = chaos.args(["--fault", fault]));
         if let Some(seed) = self.seed {
             chaos.args(["--seed", &seed.to_string()]);

@@ -41,10 +41,9 @@ impl Args {
         self.run_as(workspace, Profile::Release)
     }
 
-    /// Takes the release build where there is one already: it is brought up to date in little time then.
+    /// As a stage of the tests.
     pub(crate) fn run_as_built(&self, workspace: &Workspace) -> Result<Verdict> {
-        let built = workspace.program(Profile::Release, "kapell").exists();
-        self.run_as(workspace, if built { Profile::Release } else { Profile::Dev })
+        self.run_as(workspace, as_built(workspace))
     }
 
     fn run_as(&self, workspace: &Workspace, profile: Profile) -> Result<Verdict> {
@@ -55,6 +54,12 @@ impl Args {
         // Its lines are the answer already, so they stay on standard output in both forms.
         process::watched(&mut crash, Format::Table)
     }
+}
+
+/// The release build where there is one already: it is brought up to date in little time then.
+pub(crate) fn as_built(workspace: &Workspace) -> Profile {
+    let is_built = workspace.program(Profile::Release, "kapell").exists();
+    if is_built { Profile::Release } else { Profile::Dev }
 }
 
 /// `kapell-crash` with these arguments and with all that takes part, built; logs go below the target directory, in a

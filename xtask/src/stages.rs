@@ -10,7 +10,7 @@ use crate::clock::{self, Stopwatch};
 use crate::process;
 use crate::report::{Format, Rows, Verdict};
 use crate::workspace::Workspace;
-use crate::{crash, doc_commands, layers, servers, tidy, tools};
+use crate::{chaos, crash, doc_commands, layers, servers, tidy, tools};
 
 /// Run everything that CI runs
 ///
@@ -56,6 +56,11 @@ const STAGES: &[Stage] = &[
         name: "crash",
         about: "roles are killed under load",
         work: |w| crash::Args::small().run_as_built(w),
+    },
+    Stage {
+        name: "chaos",
+        about: "a cluster survives what happens to clusters",
+        work: |w| chaos::Args::small().run_as_built(w),
     },
 ];
 

@@ -84,18 +84,33 @@ impl Kind {
     }
 }
 
+/// How long events may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As long as it takes.
+    Any,
+    /// As long as is promised.
+    InTime,
+}
+
 /// A cluster and what will happen to it.
 pub(crate) struct Chaos {
     cluster: Cluster,
     kinds: Vec<Kind>,
     times: u32,
+    pace: Pace,
 }
 
 impl Chaos {
     /// Starts the cluster. No `kinds`: all of them.
-    pub(crate) async fn start(given: &Given, times: u32, kinds: &[Kind]) -> anyhow::Result<Chaos> {
+    pub(crate) async fn start(
+        given: &Given,
+        times: u32,
+        kinds: &[Kind],
+        pace: Pace,
+    ) -> anyhow::Result<Chaos> {
         let kinds = if kinds.is_empty() { Kind::value_variants() } else { kinds };
-        Ok(Chaos { cluster: Cluster::start(given).await?, kinds: kinds.to_vec(), times })
+        Ok(Chaos { cluster: Cluster::start(given).await?, kinds: kinds.to_vec(), times, pace })
     }
 
     async fn happen(&mut self, kind: Kind, dice: &SeededEntropy) -> anyhow::Result<()> {
@@ -186,11 +201,8 @@ impl System for Chaos {
             let kind = left.swap_remove(dice.below(left.len() as u64) as usize);
             sleep(pause(dice)).await;
             eprintln!("{} of {all}: {}", all - left.len(), kind.name());
-            faults.push(Fault {
-                name: kind.name(),
-                at: Instant::now(),
-                acceptance_max: kind.acceptance_max(),
-            });
+            let acceptance_max = kind.acceptance_max().filter(|_| self.pace == Pace::InTime);
+            faults.push(Fault { name: kind.name(), at: Instant::now(), acceptance_max });
             self.happen(kind, dice).await?;
             self.cluster.whole().await?;
             load.progress(BREATH_RUNS, BREATH_PATIENCE).await;

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 
-use crate::chaos::{Chaos, Kind};
+use crate::chaos::{Chaos, Kind, Pace};
 use crate::matrix::Matrix;
 use crate::report::Report;
 use crate::trial::Given;
@@ -58,6 +58,9 @@ enum What {
         /// Only this fault; may be given again.
         #[arg(long, value_enum)]
         fault: Vec<Kind>,
+        /// Do not judge how long events wait: for a machine that does other things too.
+        #[arg(long)]
+        any_pace: bool,
     },
 }
 
@@ -86,9 +89,10 @@ impl What {
                 given.prepare()?;
                 given.run(Matrix::start(&given, kills)?).await
             }
-            What::Chaos { given, times, fault } => {
+            What::Chaos { given, times, fault, any_pace } => {
                 given.prepare()?;
-                given.run(Chaos::start(&given, times, &fault).await?).await
+                let pace = if any_pace { Pace::Any } else { Pace::InTime };
+                given.run(Chaos::start(&given, times, &fault, pace).await?).await
             }
         }
     }
