@@ -1,7 +1,7 @@
 //! Membership: this node in the cluster, for as long as it runs.
 //!
-//! Owns: joining, joining again when the session was lost, and telling placement what the cluster says. Never: decides
-//! who owns what.
+//! Owns: joining, joining again when the session was lost, stepping back while the journal is out of reach, and telling
+//! placement what the cluster says. Never: decides who owns what.
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,14 +11,18 @@ use kapell_model::{Epoch, Name, ShardCount};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::ActorRef;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::definitions::Definitions;
+use crate::definitions::{CONTROL, Definitions};
 use crate::placement::PlacementMessage;
 
 const MEMBERSHIP: Job = Job { name: "membership", on_panic: OnDeath::StopNode };
 /// Pause before the cluster is asked again to take this node in.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How often a member looks whether it reaches the journal, and how long a look may take.
+const JOURNAL_LOOK: Duration = Duration::from_secs(1);
+/// A member that has not reached it for so long steps back: longer than a restart of the store takes.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before changed definitions are read again that could not be read.
 const READ_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,7 +45,13 @@ impl Membership {
             loop {
                 let session = self.join().await;
                 self.tell(PlacementMessage::Joined(session.clone()));
-                let why = self.follow(&*session).await;
+                let why = tokio::select! {
+                    why = self.follow(&*session) => why,
+                    () = self.journal_is_away(&*session) => {
+                        self.step_back(&*session).await;
+                        continue;
+                    }
+                };
                 tracing::warn!(%why, "the cluster session is over; shards are given up until there is another");
                 self.tell(PlacementMessage::Lost);
                 match why {
@@ -54,13 +64,38 @@ impl Membership {
         });
     }
 
+    /// Until the journal has been out of reach for a while, and there are nodes that may reach it.
+    async fn journal_is_away(&self, session: &dyn Session) {
+        let members = session.members();
+        let mut since = None;
+        loop {
+            sleep(JOURNAL_LOOK).await;
+            let has_others = members.borrow().len() > 1;
+            let looked = timeout(JOURNAL_LOOK, self.journal.epoch(CONTROL));
+            if !has_others || matches!(looked.await, Ok(Ok(_))) {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= JOURNAL_PATIENCE {
+                return;
+            }
+        }
+    }
+
+    /// Nobody else is given a shard of this node while it is a member. It joins again when it reaches the journal.
+    async fn step_back(&self, session: &dyn Session) {
+        tracing::warn!("the journal is out of reach; until it is back the shards go to nodes that reach it");
+        self.tell(PlacementMessage::Lost);
+        if let Err(error) = session.leave().await {
+            tracing::warn!(%error, "the cluster was not told that the node steps back");
+        }
+    }
+
     async fn join(&self) -> Arc<dyn Session> {
         loop {
             let floor = match self.floor().await {
                 Ok(floor) => floor,
                 Err(error) => {
                     tracing::warn!(%error, "the journal does not say which epochs it knows; it is asked again");
-                    tokio::time::sleep(JOIN_PAUSE).await;
+                    sleep(JOIN_PAUSE).await;
                     continue;
                 }
             };
@@ -68,7 +103,7 @@ impl Membership {
                 Ok(session) => return session,
                 Err(error) => {
                     tracing::warn!(%error, "the node is no member of the cluster yet; it asks again");
-                    tokio::time::sleep(pause(&error)).await;
+                    sleep(pause(&error)).await;
                 }
             }
         }

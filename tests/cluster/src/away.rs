@@ -1,6 +1,6 @@
 //! A journal that is out of reach for a while.
 //!
-//! Owns: which requests are refused meanwhile: shards cannot be acquired. Never: answers anything by itself otherwise.
+//! Owns: what is refused meanwhile: to acquire, to append, to say an epoch. Never: answers anything by itself otherwise.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,40 +12,71 @@ use kapell_journal::{
 };
 use kapell_model::{Epoch, RunId, Seq, ShardId};
 
-/// A journal that is out of reach until it is told to be back.
+/// One node's way to the journal.
 pub struct Away {
     journal: Arc<dyn Journal>,
-    is_back: AtomicBool,
+    is_away: AtomicBool,
+    keeps_shards: AtomicBool,
 }
 
 impl Away {
-    /// Out of reach from now on.
+    /// In reach at first.
     #[must_use]
     pub fn new(journal: Arc<dyn Journal>) -> Away {
-        Away { journal, is_back: AtomicBool::new(false) }
+        Away { journal, is_away: AtomicBool::new(false), keeps_shards: AtomicBool::new(false) }
+    }
+
+    /// Out of reach from now on.
+    pub fn go(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+    }
+
+    /// Out of reach whenever a shard is to be acquired, as if it went away between joining and loading.
+    pub fn keep_shards(&self) {
+        self.keeps_shards.store(true, Ordering::SeqCst);
     }
 
     /// In reach from now on.
     pub fn back(&self) {
-        self.is_back.store(true, Ordering::SeqCst);
+        self.is_away.store(false, Ordering::SeqCst);
+        self.keeps_shards.store(false, Ordering::SeqCst);
     }
+
+    fn look(&self) -> Result<(), ReadError> {
+        if self.is_away.load(Ordering::SeqCst) { Err(away()) } else { Ok(()) }
+    }
+}
+
+fn away() -> ReadError {
+    ReadError::Unavailable { reason: "it is away".to_owned(), retry_after: Duration::from_millis(10) }
 }
 
 impl Journal for Away {
     fn acquire(&self, shard: ShardId, epoch: Epoch) -> BoxFuture<'_, Result<Acquired, AcquireError>> {
-        if self.is_back.load(Ordering::SeqCst) {
-            return self.journal.acquire(shard, epoch);
+        if self.keeps_shards.load(Ordering::SeqCst) {
+            return ready(Err(away().into())).boxed();
         }
-        let (reason, retry_after) = ("it is away".to_owned(), Duration::from_millis(10));
-        ready(Err(AcquireError::Read(ReadError::Unavailable { reason, retry_after }))).boxed()
+        match self.look() {
+            Ok(()) => self.journal.acquire(shard, epoch),
+            Err(error) => ready(Err(error.into())).boxed(),
+        }
     }
 
     fn epoch(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, ReadError>> {
-        self.journal.epoch(shard)
+        match self.look() {
+            Ok(()) => self.journal.epoch(shard),
+            Err(error) => ready(Err(error)).boxed(),
+        }
     }
 
     fn append(&self, batch: Batch, done: AppendDone) {
-        self.journal.append(batch, done);
+        match self.look() {
+            Ok(()) => self.journal.append(batch, done),
+            Err(error) => {
+                let (reason, retry_after) = (error.to_string(), Duration::from_millis(10));
+                done(Err(AppendError::Unavailable { reason, retry_after }));
+            }
+        }
     }
 
     fn read(&self, shard: ShardId, after: Seq) -> BoxStream<'_, Result<Placed, ReadError>> {

@@ -68,12 +68,10 @@ impl Site {
         &*self.stores.journal
     }
 
-    /// The same store, whose journal is out of reach.
+    /// A way to the journal for [`Site::node_at`].
     #[must_use]
-    pub fn with_journal_away(mut self) -> (Site, Arc<Away>) {
-        let away = Arc::new(Away::new(Arc::clone(&self.stores.journal)));
-        self.stores.journal = away.clone();
-        (self, away)
+    pub fn way_to_journal(&self) -> Arc<Away> {
+        Arc::new(Away::new(Arc::clone(&self.stores.journal)))
     }
 
     /// A node that has joined, with the shards that it gets at first.
@@ -84,15 +82,15 @@ impl Site {
     /// The same, on a machine with this clock. Leases do not go by it.
     pub async fn node_by(&self, name: &str, clock: Arc<dyn Clock>) -> Node {
         let runtime = Runtime { clock, ..Runtime::system() };
-        self.start(name, "127.0.0.1:0", runtime).await
+        self.start(name, "127.0.0.1:0", Arc::clone(&self.stores.journal), runtime).await
     }
 
-    /// A node that listens there, once it has its shards.
-    pub async fn node_at(&self, name: &str, address: &str) -> Node {
-        self.start(name, address, Runtime::system()).await
+    /// A node that listens there and has a way to the journal of its own.
+    pub async fn node_at(&self, name: &str, address: &str, journal: Arc<Away>) -> Node {
+        self.start(name, address, journal, Runtime::system()).await
     }
 
-    async fn start(&self, name: &str, listen: &str, runtime: Runtime) -> Node {
+    async fn start(&self, name: &str, listen: &str, journal: Arc<dyn Journal>, runtime: Runtime) -> Node {
         let options = CoordinatorOptions {
             listen: listen.to_owned(),
             node: NodeName::new(name).unwrap(),
@@ -101,7 +99,7 @@ impl Site {
             lease: self.lease,
             ..CoordinatorOptions::default()
         };
-        let stores = Stores { cluster: cluster(&self.etcd, &runtime), ..self.stores.clone() };
+        let stores = Stores { cluster: cluster(&self.etcd, &runtime), journal, ..self.stores.clone() };
         let coordinator = Coordinator::start(options, stores, runtime.clone()).await.unwrap();
         let address = coordinator.address().to_string();
         let client = Client::connect(&address).await.unwrap().with_deadline(PATIENCE);

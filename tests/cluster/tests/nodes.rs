@@ -63,9 +63,10 @@ async fn health(address: &str) -> Option<ServingStatus> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_journal_is_away_says_that_it_is_not_ready_and_is_when_the_journal_is_back() {
     let Some(site) = Site::new() else { return };
-    let (site, journal) = site.with_journal_away();
+    let journal = site.way_to_journal();
     let address = SystemNet.listen("127.0.0.1:0").await.unwrap().address().to_string();
-    let mut starting = Box::pin(site.node_at("a", &address));
+    journal.keep_shards();
+    let mut starting = Box::pin(site.node_at("a", &address, journal.clone()));
     let since = Instant::now();
     let mut heard = None;
     // Longer than one try to load takes, and its pause.
@@ -78,6 +79,27 @@ async fn a_node_whose_journal_is_away_says_that_it_is_not_ready_and_is_when_the_
     let node = starting.await;
     assert_eq!(health(&address).await, Some(ServingStatus::Serving));
     assert_eq!(node.owners(&[&node]).await, [usize::from(SHARDS)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_of_a_node_that_does_not_reach_the_journal_go_to_one_that_does_and_come_back() {
+    let Some(site) = Site::new() else { return };
+    let way = site.way_to_journal();
+    let (a, b) = tokio::join!(site.node_at("a", "127.0.0.1:0", way.clone()), site.node("b"));
+    let counts = b.owners(&[&a, &b]).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    b.apply(DEFINITIONS).await;
+    way.go();
+    assert_eq!(b.owners(&[&b]).await, [usize::from(SHARDS)]);
+    for key in 0..RUNS {
+        b.start("parked", key).await;
+    }
+    way.back();
+    let since = Instant::now();
+    while b.owners(&[&a, &b]).await != counts {
+        assert!(since.elapsed() < Duration::from_secs(30), "it gets none back");
+    }
+    a.is_well().await;
 }
 
 async fn two(site: &Site) -> (Node, Node) {
