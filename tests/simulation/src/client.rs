@@ -2,6 +2,7 @@
 //!
 //! Owns: what was promised to it. Never: touches a part of Kapell but through its API.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -19,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
 use crate::company::{DEFINITIONS, Happening, Kind, SLOW_DEFINITIONS};
-use crate::hosts::COORDINATOR;
+use crate::hosts::address_of;
 use crate::mix::Mix;
 use crate::ticks;
 use crate::world::World;
@@ -27,12 +28,19 @@ use crate::world::World;
 /// A request that takes longer is given up and asked again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Where there are several coordinators, another one is asked for no reason so often.
+const ROAMS_ONE_IN: u64 = 5;
+
 /// One life of the client.
 pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) runtime: Runtime,
     pub(crate) happenings: Arc<Vec<Happening>>,
     pub(crate) mix: Mix,
+    /// Where coordinators listen.
+    pub(crate) addresses: Vec<String>,
+    /// Which of them is asked.
+    pub(crate) at: AtomicUsize,
 }
 
 impl Client {
@@ -73,13 +81,25 @@ impl Client {
                 Err(_) => "no answer in time".to_owned(),
             };
             self.world.log("client", &format!("{what}: {failed}"));
+            self.elsewhere();
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(100 + self.runtime.entropy.below(200))).await;
         }
     }
 
     pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
-        Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
+        if self.addresses.len() > 1 && self.runtime.entropy.below(ROAMS_ONE_IN) == 0 {
+            self.elsewhere();
+        }
+        let survivor = self.world.lock().survivor.map(address_of);
+        let at = self.at.load(Ordering::Relaxed) % self.addresses.len();
+        let address = survivor.as_ref().unwrap_or(&self.addresses[at]);
+        Ok(channel(Arc::clone(&self.runtime.net), address).await?)
+    }
+
+    /// From now on another coordinator is asked.
+    pub(crate) fn elsewhere(&self) {
+        self.at.fetch_add(1, Ordering::Relaxed);
     }
 
     fn sources(&self) -> Vec<(&'static str, String)> {
@@ -158,8 +178,13 @@ impl Client {
         loop {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(300)).await;
-            if let Ok(Err(error)) = timeout(PATIENCE, self.answer_once()).await {
-                self.world.log("client", &format!("approvals: {error:#}"));
+            match timeout(PATIENCE, self.answer_once()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    self.world.log("client", &format!("approvals: {error:#}"));
+                    self.elsewhere();
+                }
+                Err(_) => self.elsewhere(),
             }
         }
     }
@@ -188,6 +213,9 @@ impl Client {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(500)).await;
             let seen = timeout(PATIENCE, self.look_once()).await;
+            if !matches!(seen, Ok(Ok(()))) {
+                self.elsewhere();
+            }
             let mut world = self.world.lock();
             match seen {
                 Ok(Ok(())) => world.all_well = true,
@@ -236,16 +264,33 @@ impl Client {
             bail!("runs have not ended: {live:?}; the doctor finds {:?}", doctor.findings);
         }
         ensure!(live.is_empty(), "{} runs have not ended", live.len());
-        let status = admin.status(v1::StatusRequest {}).await?.into_inner();
-        let live: u64 = status.shards.iter().map(|shard| shard.live_runs).sum();
+        let (live, behind) = self.statuses(&mut admin).await?;
         ensure!(live == parked, "the shards say that {live} runs are live, not {parked}");
         let doctor = admin.doctor(v1::DoctorRequest::default()).await?.into_inner();
         ensure!(doctor.findings.is_empty(), "the doctor finds {:?}", doctor.findings);
         if self.mix.is_wide && self.world.lock().restarted {
-            ensure!(status.ledger_behind == 0, "the ledger is {} entries behind", status.ledger_behind);
+            ensure!(behind == 0, "the ledger is {behind} entries behind");
             self.audit().await?;
         }
         Ok(())
+    }
+
+    /// How many runs are live in all shards, and how many entries the ledger is behind.
+    async fn statuses(&self, admin: &mut AdminServiceClient<Channel>) -> anyhow::Result<(u64, u64)> {
+        let is_one = self.addresses.len() == 1 || self.world.lock().survivor.is_some();
+        let mut statuses = Vec::new();
+        if is_one {
+            statuses.push(admin.status(v1::StatusRequest {}).await?.into_inner());
+        } else {
+            for address in &self.addresses {
+                let node = channel(Arc::clone(&self.runtime.net), address).await?;
+                let status = AdminServiceClient::new(node).status(v1::StatusRequest {}).await?;
+                statuses.push(status.into_inner());
+            }
+        }
+        let shards = statuses.iter().flat_map(|status| &status.shards);
+        let live = shards.map(|shard| shard.live_runs).sum();
+        Ok((live, statuses.iter().map(|status| status.ledger_behind).sum()))
     }
 
     /// The run of an event, if it was accepted.

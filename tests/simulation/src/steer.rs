@@ -28,8 +28,14 @@ impl Client {
                 let Some(stage) = self.due(happening) else { continue };
                 match timeout(PATIENCE, self.steer(happening, run, stage)).await {
                     Ok(Ok(next)) => self.next(happening, next),
-                    Ok(Err(error)) => self.world.log("client", &format!("steer {}: {error:#}", happening.id)),
-                    Err(_) => self.world.log("client", &format!("steer {}: no answer", happening.id)),
+                    Ok(Err(error)) => {
+                        self.world.log("client", &format!("steer {}: {error:#}", happening.id));
+                        self.elsewhere();
+                    }
+                    Err(_) => {
+                        self.world.log("client", &format!("steer {}: no answer", happening.id));
+                        self.elsewhere();
+                    }
                 }
             }
         }

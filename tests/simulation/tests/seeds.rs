@@ -38,7 +38,7 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
 ];
 
 /// Seeds of one test.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 
 /// One simulation in a process of its own.
 fn simulate(arguments: &[String]) -> Output {
