@@ -1,5 +1,6 @@
 //! The real coordinator (one, or three that share their stores), workers and connector together in one thread, under
 //! virtual time, from a seed, with faults.
+//!
 //! Owns: one simulation a process: tokio's and ractor's task ids are the process's, and what they order must not
 //! depend on an earlier simulation. Never: uses a real clock, network, disk or random number.
 #![expect(

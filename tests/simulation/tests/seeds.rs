@@ -35,6 +35,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--second-mix", "--seed", "40"],
         "a ledger built anew left out shards whose journal was trimmed to the end",
     ),
+    (
+        &["--coordinators", "3", "--seed", "35"],
+        "a node that had not heard that a shard was its own, and no longer wanted it, kept it from everybody",
+    ),
 ];
 
 /// Seeds of one test.
