@@ -47,6 +47,9 @@ impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
         self.insist("apply", || self.apply(self.sources())).await;
+        if self.mix.is_cluster() && !self.world.lock().is_known {
+            self.insist("tell everybody", || self.is_known()).await;
+        }
         if self.mix.schedules > 0 {
             // A client that starts anew when they are stopped does not apply them again.
             if !self.world.lock().healed {
@@ -114,6 +117,20 @@ impl Client {
         let request = v1::ApplyRequest { files, dry_run: false };
         let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
         ensure!(answer.errors.is_empty(), "the definitions do not hold together: {:?}", answer.errors);
+        self.world.lock().revision = answer.revision;
+        Ok(())
+    }
+
+    /// Until every coordinator has heard of what was applied: one that has not takes an event for one that starts
+    /// nothing.
+    async fn is_known(&self) -> anyhow::Result<()> {
+        let revision = self.world.lock().revision;
+        for address in &self.addresses {
+            let node = channel(Arc::clone(&self.runtime.net), address).await?;
+            let status = AdminServiceClient::new(node).status(v1::StatusRequest {}).await?.into_inner();
+            ensure!(status.revision >= revision, "{address} knows revision {} only", status.revision);
+        }
+        self.world.lock().is_known = true;
         Ok(())
     }
 
@@ -304,6 +321,10 @@ impl Client {
             v1::RunState::Waiting if happening.kind == Kind::Park && !run.waiting_for.is_empty() => {
                 self.parked(run);
                 return Noted::Parked;
+            }
+            v1::RunState::Paused if happening.kind == Kind::Halt => {
+                self.resume_again(happening);
+                return Noted::Live;
             }
             v1::RunState::Unspecified
             | v1::RunState::Queued

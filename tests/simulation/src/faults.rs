@@ -221,9 +221,13 @@ impl Faults {
                 half.for_each(|other| sim.partition(host, other));
                 self.later(until + 4_000, End::Repair(host));
             }
-            Between::JournalReset => {
-                let count = self.site.shared.post().reset(host, Store::Journal);
-                self.log(&format!("{count} questions are answered by nobody"));
+            Between::StoreReset => {
+                let store = if self.dice.below(2) == 0 { Store::Journal } else { Store::Cluster };
+                let next = self.dice.below(6);
+                let count = self.site.shared.post().reset(host, store, next);
+                self.log(&format!(
+                    "{count} questions to {store:?} are answered by nobody, nor the next {next}"
+                ));
             }
             Between::JournalDown => self.store_down(Store::Journal, until),
             Between::ClusterDown => self.store_down(Store::Cluster, until),

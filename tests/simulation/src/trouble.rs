@@ -32,8 +32,8 @@ pub(crate) enum Between {
     FromPeers,
     /// One does not reach workers and connectors.
     FromWorkers,
-    /// The connection to the journal breaks.
-    JournalReset,
+    /// The connection to a store breaks, and perhaps the next ones do.
+    StoreReset,
     /// Nobody reaches the journal.
     JournalDown,
     /// Nobody reaches the cluster.
@@ -92,7 +92,7 @@ impl Between {
         Between::FromJournal,
         Between::FromPeers,
         Between::FromWorkers,
-        Between::JournalReset,
+        Between::StoreReset,
         Between::JournalDown,
         Between::ClusterDown,
         Between::LeaseLost,
@@ -106,7 +106,7 @@ impl Between {
             Between::FromJournal => "from-journal",
             Between::FromPeers => "from-peers",
             Between::FromWorkers => "from-workers",
-            Between::JournalReset => "journal-reset",
+            Between::StoreReset => "store-reset",
             Between::JournalDown => "journal-down",
             Between::ClusterDown => "cluster-down",
             Between::LeaseLost => "lease-lost",

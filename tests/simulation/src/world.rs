@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use kapell_tests_simulation::shared::{Store, Witness};
 
 use crate::interpose;
+use crate::ledger::Rows;
 
 /// Shared by all hosts; they are on one thread.
 #[derive(Clone, Default)]
@@ -70,8 +71,13 @@ pub(crate) struct State {
     pub(crate) rebuilds: u64,
     /// The coordinator was started anew after all was well.
     pub(crate) restarted: bool,
+    /// What the ledger said then, and how often it had been built anew.
+    pub(crate) found: Option<(Rows, u64)>,
     /// The ledger was held against the journal after that.
     pub(crate) audited: bool,
+    /// The revision that was applied last, and whether every coordinator knows it.
+    pub(crate) revision: u64,
+    pub(crate) is_known: bool,
     /// Runs that wait for ever, as they were last seen.
     pub(crate) parked: BTreeMap<String, String>,
     /// How the live state of a run differed from its journal when it was last looked at.

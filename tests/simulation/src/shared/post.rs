@@ -68,6 +68,15 @@ struct State {
     slept_ms: BTreeMap<&'static str, u64>,
     /// Questions that have no answer yet.
     open: BTreeMap<u64, Open>,
+    /// So many questions still break the connection on which they are asked.
+    breaks: BTreeMap<(&'static str, Store), u64>,
+}
+
+/// What is lost when a connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Question,
+    Answer,
 }
 
 /// A node that stands still.
@@ -118,6 +127,13 @@ impl State {
         }
     }
 
+    /// What is lost of a question that is asked now.
+    fn breaks_now(&mut self, node: &'static str, store: Store) -> Option<Loss> {
+        let left = self.breaks.get_mut(&(node, store)).filter(|left| **left > 0)?;
+        *left -= 1;
+        Some(if self.dice.below(2) == 0 { Loss::Question } else { Loss::Answer })
+    }
+
     /// The next message that arrives by now.
     fn arrival(&mut self) -> Option<Errand> {
         loop {
@@ -159,6 +175,7 @@ impl Post {
             asleep: BTreeMap::new(),
             slept_ms: BTreeMap::new(),
             open: BTreeMap::new(),
+            breaks: BTreeMap::new(),
         })))
     }
 
@@ -211,9 +228,16 @@ impl Post {
         let no = state.count;
         let gives_up_ms = state.now_ms + DEADLINE_MS;
         state.open.insert(no, Open { node, store, gives_up_ms, give_up });
+        let lost = state.breaks_now(node, store);
+        if lost == Some(Loss::Question) {
+            return;
+        }
         let post = self.clone();
         let question = Box::new(move || {
             let answer = work();
+            if lost.is_some() {
+                return;
+            }
             let back = post.clone();
             let deliver = Box::new(move || {
                 back.lock().open.remove(&no);
@@ -259,9 +283,11 @@ impl Post {
         }
     }
 
-    /// The connection of a node breaks: what it asked is answered by nobody, and may yet be done.
-    pub fn reset(&self, node: &'static str, store: Store) -> u64 {
+    /// The connection of a node breaks: what it asked is answered by nobody, and may yet be done; and so are its next
+    /// questions. Says how many it had asked.
+    pub fn reset(&self, node: &'static str, store: Store, next: u64) -> u64 {
         let mut state = self.lock();
+        *state.breaks.entry((node, store)).or_default() += next;
         let dice = SeededEntropy::new(state.dice.next_u128() as u64);
         let is_its = |line: &Line| line.0 == node && line.1 == store;
         state
