@@ -39,6 +39,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--coordinators", "3", "--seed", "35"],
         "a node that had not heard that a shard was its own, and no longer wanted it, kept it from everybody",
     ),
+    (
+        &["--coordinators", "3", "--seed", "327"],
+        "a worker never heard how its call went: the shard died after that was on disk, and was loaded anew",
+    ),
 ];
 
 /// Seeds of one test.
