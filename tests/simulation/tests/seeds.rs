@@ -43,6 +43,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--coordinators", "3", "--seed", "327"],
         "a worker never heard how its call went: the shard died after that was on disk, and was loaded anew",
     ),
+    (
+        &["--coordinators", "3", "--seed", "1093"],
+        "a child that was canceled before it was there began later, when a start of a former owner came",
+    ),
 ];
 
 /// Seeds of one test.
