@@ -3,6 +3,7 @@
 //! Owns: building the simulation, running each seed twice in processes of its own, comparing. Never: judges a run (the
 //! simulation does).
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -15,8 +16,10 @@ use crate::workspace::{Profile, Workspace};
 
 /// Simulate the whole system from seeds, with crashes, partitions and a bad disk
 ///
-/// The real coordinator, workers and connector run in one thread under virtual time. Holds when no accepted event is
-/// lost, no posting is made twice, no run is stuck, and each seed happens twice alike. `--seed S` begins with S.
+/// The real coordinators, workers and connector run in one thread under virtual time: with an odd seed one coordinator
+/// with a journal of its own, with an even one three that share a journal and a cluster. Holds when no accepted event is
+/// lost, no posting is made twice, no run is stuck, nobody writes to a shard that another owns, and each seed happens
+/// twice alike. `--seed S` begins with S. In the end all faults are summed by their kind.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How many seeds
@@ -49,9 +52,50 @@ impl Args {
             rows.push([outcome.seed.into(), outcome.problem.into(), last.into(), replay.into()]);
         }
         rows.print(workspace.format());
+        let mut tally = Tally::default();
+        outcomes.iter().for_each(|outcome| tally.add(&outcome.text));
+        tally.rows().print(workspace.format());
         let broken = outcomes.iter().filter(|outcome| outcome.problem.is_some()).count();
         eprintln!("{} seeds hold, {broken} do not", outcomes.len() - broken);
         Ok(if broken == 0 { Verdict::Holds } else { Verdict::Broken })
+    }
+}
+
+/// Sums over the last lines of simulations.
+#[derive(Default)]
+pub(crate) struct Tally {
+    seeds: BTreeMap<String, u64>,
+    virtual_ms: u64,
+    fenced: u64,
+    faults: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Takes in the last line of a simulation.
+    pub(crate) fn add(&mut self, text: &str) {
+        let words: Vec<&str> = text.lines().last().unwrap_or_default().split(' ').collect();
+        let after =
+            |name: &str| words.iter().skip_while(|word| **word != name).nth(1).copied().unwrap_or_default();
+        *self.seeds.entry(after("kind").to_owned()).or_default() += 1;
+        self.virtual_ms += after("virtual_ms").parse::<u64>().unwrap_or_default();
+        self.fenced += after("fenced").parse::<u64>().unwrap_or_default();
+        for (kind, count) in after("faults").split(',').filter_map(|fault| fault.split_once(':')) {
+            *self.faults.entry(kind.to_owned()).or_default() += count.parse::<u64>().unwrap_or_default();
+        }
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        let mut rows = Rows::new(["what", "count"]);
+        for (kind, count) in &self.seeds {
+            rows.push([format!("seeds, {kind}, each twice").into(), (*count).into()]);
+        }
+        rows.push(["seconds of virtual time".into(), (self.virtual_ms / 1_000).into()]);
+        rows.push(["hours of virtual time".into(), (self.virtual_ms as f64 / 3_600_000.0).into()]);
+        rows.push(["requests of former owners refused".into(), self.fenced.into()]);
+        for (kind, count) in &self.faults {
+            rows.push([format!("fault: {kind}").into(), (*count).into()]);
+        }
+        rows
     }
 }
 
@@ -104,4 +148,23 @@ fn simulate(workspace: &Workspace, seed: u64) -> Result<(bool, String)> {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_a_simulation_is_counted() {
+        let mut tally = Tally::default();
+        tally.add(
+            "broken: no\nseed 1 kind single digest aa lines 2 virtual_ms 20500 operations 5 fenced 0 faults kill:2,reset:1 broken 0",
+        );
+        tally.add("seed 2 kind cluster digest ab lines 2 virtual_ms 1500 operations 5 fenced 3 faults kill:1 broken 0");
+        assert_eq!((tally.virtual_ms, tally.fenced), (22_000, 3));
+        assert_eq!(tally.faults, BTreeMap::from([("kill".to_owned(), 3), ("reset".to_owned(), 1)]));
+        tally.add("seed 4 kind cluster digest ab faults none broken 0");
+        assert_eq!(tally.faults.len(), 2);
+        assert_eq!(tally.seeds, BTreeMap::from([("cluster".to_owned(), 2), ("single".to_owned(), 1)]));
+    }
 }

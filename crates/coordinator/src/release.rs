@@ -12,7 +12,7 @@ use crate::context;
 use crate::dispatch::DispatchMessage;
 use crate::links::Links;
 use crate::membership::DEFINITIONS;
-use crate::shard::{Output, Owed, Request, ShardArguments, ShardMessage, SubmitError, project};
+use crate::shard::{Output, Owed, Request, ShardArguments, ShardMessage, StartRun, SubmitError, project};
 
 const BUMP: Job = Job { name: "tell of definitions", on_panic: OnDeath::Log };
 const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
@@ -33,7 +33,9 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
                 calls.push(CallMessage::Over((run, unit, no, attempt)))
             }
             Output::StartChild(parent, start) => start_child(&args.links, parent, *start),
-            Output::CancelChild(parent, child, cancel) => cancel_child(&args.links, parent, child, cancel),
+            Output::CancelChild(parent, child, cancel, start) => {
+                cancel_child(&args.links, parent, child, cancel, start);
+            }
             Output::TellParent(child, parent, ending) => tell_parent(&args.links, child, parent, *ending),
             Output::Notify(to, run) => {
                 // A watcher that does not keep up misses states, never the end: `AwaitEnd` tells that.
@@ -77,7 +79,7 @@ fn tell_others(args: &ShardArguments) {
     });
 }
 
-fn start_child(links: &Arc<Links>, parent: ParentRef, start: crate::shard::StartRun) {
+fn start_child(links: &Arc<Links>, parent: ParentRef, start: StartRun) {
     let (back, run) = (links.clone(), start.run);
     let reply = Box::new(move |results: Vec<Result<_, SubmitError>>| {
         let Some(mailbox) = back.of_run(parent.run) else { return };
@@ -98,15 +100,31 @@ fn start_child(links: &Arc<Links>, parent: ParentRef, start: crate::shard::Start
     }
 }
 
-/// It is the child's end that answers the order, unless there is no child: its start was lost before it was stored.
-fn cancel_child(links: &Arc<Links>, parent: ParentRef, child: kapell_model::RunId, cancel: Box<Command>) {
+/// It is the child's end that answers the order. A child that is not there is started first: a start that was sent by an
+/// owner before may still be on its way, and must find a run that is over, or it would begin one that nobody waits for.
+fn cancel_child(
+    links: &Arc<Links>,
+    parent: ParentRef,
+    child: kapell_model::RunId,
+    cancel: Box<Command>,
+    start: Option<Box<StartRun>>,
+) {
     let (back, ParentRef { run, unit, attempt }) = (links.clone(), parent);
+    let again = cancel.clone();
     let reply = Box::new(move |result: Result<(), SubmitError>| {
         let Some(mailbox) = back.of_run(run) else { return };
         match result {
             Ok(()) | Err(SubmitError::Rejected(_)) => {
                 mailbox.submit_owed(Request::Confirmed(Owed::ChildEnd(run, unit, attempt)));
             }
+            Err(SubmitError::NotFound(_)) if start.is_some() => {
+                let Some(there) = back.of_run(child) else { return };
+                let starts = start.into_iter().map(|start| *start).collect();
+                there.submit_owed(Request::Start(starts, Box::new(|_| {})));
+                // The parent asks again until it is confirmed.
+                there.submit_owed(Request::Command(child, again, Box::new(|_| {})));
+            }
+            // Nobody can start it any more: its workflow is gone.
             Err(SubmitError::NotFound(_)) => {
                 let error = TaskError::new(ErrorClass::Unavailable, "the child was never started");
                 let report = Command::ReportChild { unit, attempt, result: Err(error) };

@@ -2,6 +2,7 @@
 //!
 //! Owns: what was promised to it. Never: touches a part of Kapell but through its API.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -19,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
 use crate::company::{DEFINITIONS, Happening, Kind, SLOW_DEFINITIONS};
-use crate::hosts::COORDINATOR;
+use crate::hosts::address_of;
 use crate::mix::Mix;
 use crate::ticks;
 use crate::world::World;
@@ -27,18 +28,28 @@ use crate::world::World;
 /// A request that takes longer is given up and asked again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Where there are several coordinators, another one is asked for no reason so often.
+const ROAMS_ONE_IN: u64 = 5;
+
 /// One life of the client.
 pub(crate) struct Client {
     pub(crate) world: World,
     pub(crate) runtime: Runtime,
     pub(crate) happenings: Arc<Vec<Happening>>,
     pub(crate) mix: Mix,
+    /// Where coordinators listen.
+    pub(crate) addresses: Vec<String>,
+    /// Which of them is asked.
+    pub(crate) at: AtomicUsize,
 }
 
 impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
         self.insist("apply", || self.apply(self.sources())).await;
+        if self.mix.is_cluster() && !self.world.lock().is_known {
+            self.insist("tell everybody", || self.is_known()).await;
+        }
         if self.mix.schedules > 0 {
             // A client that starts anew when they are stopped does not apply them again.
             if !self.world.lock().healed {
@@ -73,13 +84,25 @@ impl Client {
                 Err(_) => "no answer in time".to_owned(),
             };
             self.world.log("client", &format!("{what}: {failed}"));
+            self.elsewhere();
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(100 + self.runtime.entropy.below(200))).await;
         }
     }
 
     pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
-        Ok(channel(Arc::clone(&self.runtime.net), COORDINATOR).await?)
+        if self.addresses.len() > 1 && self.runtime.entropy.below(ROAMS_ONE_IN) == 0 {
+            self.elsewhere();
+        }
+        let survivor = self.world.lock().survivor.map(address_of);
+        let at = self.at.load(Ordering::Relaxed) % self.addresses.len();
+        let address = survivor.as_ref().unwrap_or(&self.addresses[at]);
+        Ok(channel(Arc::clone(&self.runtime.net), address).await?)
+    }
+
+    /// From now on another coordinator is asked.
+    pub(crate) fn elsewhere(&self) {
+        self.at.fetch_add(1, Ordering::Relaxed);
     }
 
     fn sources(&self) -> Vec<(&'static str, String)> {
@@ -94,6 +117,20 @@ impl Client {
         let request = v1::ApplyRequest { files, dry_run: false };
         let answer = ResourceServiceClient::new(self.channel().await?).apply(request).await?.into_inner();
         ensure!(answer.errors.is_empty(), "the definitions do not hold together: {:?}", answer.errors);
+        self.world.lock().revision = answer.revision;
+        Ok(())
+    }
+
+    /// Until every coordinator has heard of what was applied: one that has not takes an event for one that starts
+    /// nothing.
+    async fn is_known(&self) -> anyhow::Result<()> {
+        let revision = self.world.lock().revision;
+        for address in &self.addresses {
+            let node = channel(Arc::clone(&self.runtime.net), address).await?;
+            let status = AdminServiceClient::new(node).status(v1::StatusRequest {}).await?.into_inner();
+            ensure!(status.revision >= revision, "{address} knows revision {} only", status.revision);
+        }
+        self.world.lock().is_known = true;
         Ok(())
     }
 
@@ -158,8 +195,13 @@ impl Client {
         loop {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(300)).await;
-            if let Ok(Err(error)) = timeout(PATIENCE, self.answer_once()).await {
-                self.world.log("client", &format!("approvals: {error:#}"));
+            match timeout(PATIENCE, self.answer_once()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    self.world.log("client", &format!("approvals: {error:#}"));
+                    self.elsewhere();
+                }
+                Err(_) => self.elsewhere(),
             }
         }
     }
@@ -188,6 +230,9 @@ impl Client {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(500)).await;
             let seen = timeout(PATIENCE, self.look_once()).await;
+            if !matches!(seen, Ok(Ok(()))) {
+                self.elsewhere();
+            }
             let mut world = self.world.lock();
             match seen {
                 Ok(Ok(())) => world.all_well = true,
@@ -236,16 +281,33 @@ impl Client {
             bail!("runs have not ended: {live:?}; the doctor finds {:?}", doctor.findings);
         }
         ensure!(live.is_empty(), "{} runs have not ended", live.len());
-        let status = admin.status(v1::StatusRequest {}).await?.into_inner();
-        let live: u64 = status.shards.iter().map(|shard| shard.live_runs).sum();
+        let (live, behind) = self.statuses(&mut admin).await?;
         ensure!(live == parked, "the shards say that {live} runs are live, not {parked}");
         let doctor = admin.doctor(v1::DoctorRequest::default()).await?.into_inner();
         ensure!(doctor.findings.is_empty(), "the doctor finds {:?}", doctor.findings);
         if self.mix.is_wide && self.world.lock().restarted {
-            ensure!(status.ledger_behind == 0, "the ledger is {} entries behind", status.ledger_behind);
+            ensure!(behind == 0, "the ledger is {behind} entries behind");
             self.audit().await?;
         }
         Ok(())
+    }
+
+    /// How many runs are live in all shards, and how many entries the ledger is behind.
+    async fn statuses(&self, admin: &mut AdminServiceClient<Channel>) -> anyhow::Result<(u64, u64)> {
+        let is_one = self.addresses.len() == 1 || self.world.lock().survivor.is_some();
+        let mut statuses = Vec::new();
+        if is_one {
+            statuses.push(admin.status(v1::StatusRequest {}).await?.into_inner());
+        } else {
+            for address in &self.addresses {
+                let node = channel(Arc::clone(&self.runtime.net), address).await?;
+                let status = AdminServiceClient::new(node).status(v1::StatusRequest {}).await?;
+                statuses.push(status.into_inner());
+            }
+        }
+        let shards = statuses.iter().flat_map(|status| &status.shards);
+        let live = shards.map(|shard| shard.live_runs).sum();
+        Ok((live, statuses.iter().map(|status| status.ledger_behind).sum()))
     }
 
     /// The run of an event, if it was accepted.
@@ -259,6 +321,10 @@ impl Client {
             v1::RunState::Waiting if happening.kind == Kind::Park && !run.waiting_for.is_empty() => {
                 self.parked(run);
                 return Noted::Parked;
+            }
+            v1::RunState::Paused if happening.kind == Kind::Halt => {
+                self.resume_again(happening);
+                return Noted::Live;
             }
             v1::RunState::Unspecified
             | v1::RunState::Queued

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 
 use kapell_journal_local::fault::{Crash, Fault};
 use kapell_runtime::{Entropy as _, SeededEntropy};
+use kapell_tests_simulation::shared::{Forget, Store, Way};
 use turmoil::Sim;
 
-use crate::hosts::{HOSTS, Site};
+use crate::hosts::{NODE_LEASE, Site};
+use crate::links::Links;
+use crate::trouble::{Between, Trouble};
 
 /// What kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,40 +31,6 @@ const STORM_MS: u64 = 12_000;
 /// How far a clock steps at most, forward or back: several leases.
 const STEP_MAX_MS: u64 = 8_000;
 
-/// What goes wrong with a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    Kill,
-    Power,
-    CutOff,
-    OneWay,
-    Delay,
-    Stall,
-    DiskPower,
-    Disk,
-    Reset,
-    Clock,
-    Ledger,
-}
-
-impl Trouble {
-    fn name(self) -> &'static str {
-        match self {
-            Trouble::Kill => "kill",
-            Trouble::Power => "power",
-            Trouble::CutOff => "cut-off",
-            Trouble::OneWay => "one-way",
-            Trouble::Delay => "delay",
-            Trouble::Stall => "stall",
-            Trouble::DiskPower => "disk-power",
-            Trouble::Disk => "disk-error",
-            Trouble::Reset => "reset",
-            Trouble::Clock => "clock",
-            Trouble::Ledger => "ledger-lost",
-        }
-    }
-}
-
 /// See the module.
 pub(crate) struct Faults {
     dice: SeededEntropy,
@@ -80,6 +49,10 @@ enum End {
     Bounce(&'static str),
     Repair(&'static str),
     Release(&'static str),
+    /// The process gets time again.
+    GoOn(&'static str),
+    /// The store is reached again.
+    StoreUp(Store),
     /// The coordinator's process is ended, so that it starts anew.
     Restart,
     /// There is room on the disk again.
@@ -138,20 +111,26 @@ impl Faults {
 
     fn is_pending(&self, host: &str) -> bool {
         self.pending.iter().any(|(_, _, end)| match end {
-            End::Bounce(other) | End::Repair(other) | End::Release(other) => *other == host,
-            // A clock that is wrong does not keep other things from going wrong.
-            End::Clock(_) => false,
+            End::Bounce(other) | End::Repair(other) | End::Release(other) | End::GoOn(other) => {
+                *other == host
+            }
+            // These do not keep other things from going wrong.
+            End::Clock(_) | End::StoreUp(_) => false,
             End::Restart | End::Room => host == "coord",
         })
     }
 
     fn begin(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
-        let host = HOSTS[self.dice.below(HOSTS.len() as u64) as usize];
+        let hosts = self.site.hosts();
+        let host = hosts[self.dice.below(hosts.len() as u64) as usize];
         if self.is_pending(host) {
             return;
         }
         let until = now_ms + 50 + self.dice.below(2_500);
-        let troubles = self.troubles(host);
+        let mut troubles = Trouble::of(self.is_coordinator(host), self.site.mix);
+        if self.plan == Plan::Clocks {
+            troubles.retain(|trouble| *trouble == Trouble::Clock);
+        }
         let trouble = troubles[self.dice.below(troubles.len() as u64) as usize];
         self.site.world.lock().fault(trouble.name());
         match trouble {
@@ -162,34 +141,28 @@ impl Faults {
             }
             Trouble::Power => {
                 self.log(&format!("{host} loses power"));
-                self.part(sim, host);
+                self.links(host).part(sim);
                 self.crash(sim, host);
                 self.later(until, End::Bounce(host));
             }
             Trouble::CutOff => {
                 self.log(&format!("{host} is cut off"));
-                self.part(sim, host);
+                self.links(host).part(sim);
                 self.later(until + 4_000, End::Repair(host));
             }
             Trouble::OneWay => {
                 self.log(&format!("{host} is cut off in one direction"));
-                for other in others(host) {
-                    if self.dice.below(2) == 0 {
-                        sim.partition_oneway(host, other);
-                    } else {
-                        sim.partition_oneway(other, host);
-                    }
-                }
+                self.one_way(sim, host);
                 self.later(until + 2_000, End::Repair(host));
             }
             Trouble::Delay => {
                 self.log(&format!("messages to and from {host} are held"));
-                others(host).for_each(|other| sim.hold(host, other));
+                self.links(host).hold(sim);
                 self.later(until, End::Release(host));
             }
             Trouble::Stall => {
                 self.log(&format!("messages to and from {host} are held for longer than a lease"));
-                others(host).for_each(|other| sim.hold(host, other));
+                self.links(host).hold(sim);
                 self.later(until + 1_600, End::Release(host));
             }
             Trouble::DiskPower => {
@@ -209,28 +182,84 @@ impl Faults {
                 self.site.world.lock().ledger_lost += 1;
                 self.later(until, End::Bounce(host));
             }
+            Trouble::Between(between) => self.between(sim, host, between, until),
         }
     }
 
-    /// What may go wrong with a host.
-    fn troubles(&self, host: &str) -> Vec<Trouble> {
-        let (mix, is_coordinator) = (self.site.mix, host == "coord");
-        let mut all = vec![Trouble::Kill, Trouble::Power, Trouble::CutOff, Trouble::OneWay, Trouble::Delay];
-        let more = [
-            (is_coordinator, Trouble::DiskPower),
-            (is_coordinator, Trouble::Disk),
-            (mix.resets, Trouble::Reset),
-            (mix.resets, Trouble::Reset),
-            (mix.steps_clocks, Trouble::Clock),
-            (mix.stalls, Trouble::Stall),
-            (mix.loses_ledger && is_coordinator, Trouble::Ledger),
-            (mix.loses_ledger && is_coordinator, Trouble::Ledger),
-        ];
-        all.extend(more.into_iter().filter(|(may, _)| *may).map(|(_, trouble)| trouble));
-        if self.plan == Plan::Clocks {
-            all.retain(|trouble| *trouble == Trouble::Clock);
+    fn one_way(&self, sim: &Sim<'_>, host: &'static str) {
+        let links = self.links(host);
+        for other in links.others() {
+            if self.dice.below(2) == 0 {
+                sim.partition_oneway(host, other);
+            } else {
+                sim.partition_oneway(other, host);
+            }
         }
-        all
+        if self.site.mix.is_cluster() {
+            for store in [Store::Journal, Store::Cluster] {
+                links.one_way_to_store(store, self.dice.below(2) == 0);
+            }
+        }
+    }
+
+    fn between(&mut self, sim: &Sim<'_>, host: &'static str, between: Between, until: u64) {
+        let node_lease_ms = NODE_LEASE.as_millis() as u64;
+        self.log(&format!("{host}: {between:?}"));
+        match between {
+            Between::FromCluster | Between::FromJournal => {
+                let is_journal = between == Between::FromJournal;
+                let store = if is_journal { Store::Journal } else { Store::Cluster };
+                match self.dice.below(3) {
+                    0 => self.links(host).one_way_to_store(store, true),
+                    1 => self.links(host).one_way_to_store(store, false),
+                    _both => self.links(host).to_store(store, Way::Cut),
+                }
+                self.later(until + node_lease_ms, End::Repair(host));
+            }
+            Between::FromPeers | Between::FromWorkers => {
+                let half = self.links(host).half(between == Between::FromPeers);
+                half.for_each(|other| sim.partition(host, other));
+                self.later(until + 4_000, End::Repair(host));
+            }
+            Between::StoreReset => {
+                let store = if self.dice.below(2) == 0 { Store::Journal } else { Store::Cluster };
+                let next = self.dice.below(6);
+                let count = self.site.shared.post().reset(host, store, next);
+                self.log(&format!(
+                    "{count} questions to {store:?} are answered by nobody, nor the next {next}"
+                ));
+            }
+            Between::JournalDown => self.store_down(Store::Journal, until),
+            Between::ClusterDown => self.store_down(Store::Cluster, until),
+            Between::LeaseLost => {
+                let how = if self.dice.below(2) == 0 { Forget::Ended } else { Forget::Removed };
+                let was_there = self.site.shared.forget(host, how);
+                self.log(&format!("its session: {how:?}, {was_there}"));
+            }
+            Between::Standstill => {
+                self.links(host).stop(sim);
+                self.later(until + node_lease_ms, End::GoOn(host));
+            }
+            Between::Leave => {
+                self.site.world.lock().leaving.insert(host);
+                self.later(until + 1_000, End::Bounce(host));
+            }
+        }
+    }
+
+    fn store_down(&mut self, store: Store, until: u64) {
+        for host in self.site.coordinators() {
+            self.links(host).to_store(store, Way::Cut);
+        }
+        self.later(until, End::StoreUp(store));
+    }
+
+    fn links(&self, host: &'static str) -> Links<'_> {
+        Links { site: &self.site, host }
+    }
+
+    fn is_coordinator(&self, host: &str) -> bool {
+        self.site.coordinators().contains(&host)
     }
 
     /// Every connection of the host ends, now or within the next few frames.
@@ -238,13 +267,13 @@ impl Faults {
         let mut world = self.site.world.lock();
         let lines = std::mem::take(&mut world.lines);
         let mut count = 0;
-        for (dialer, line) in lines {
-            let touches = dialer == host || host == "coord";
+        for (dialer, to, line) in lines {
+            let touches = dialer == host || to == host;
             let after_bytes = self.dice.below(2) * self.dice.below(3_000);
             if touches {
                 count += u64::from(line.cut(after_bytes as usize));
             } else {
-                world.lines.push((dialer, line));
+                world.lines.push((dialer, to, line));
             }
         }
         world.log("sim", &format!("{count} connections of {host} are reset"));
@@ -270,10 +299,6 @@ impl Faults {
         self.later(until + 500, End::Restart);
     }
 
-    fn part(&self, sim: &Sim<'_>, host: &str) {
-        others(host).for_each(|other| sim.partition(host, other));
-    }
-
     /// Ends a process; for the coordinator, power goes too half of the time.
     fn crash(&self, sim: &mut Sim<'_>, host: &str) {
         sim.crash(host);
@@ -295,11 +320,17 @@ impl Faults {
             self.log(&format!("{end:?}"));
             match end {
                 End::Bounce(host) => {
-                    others(host).for_each(|other| sim.repair(host, other));
+                    self.links(host).repair(sim);
                     self.start(sim, host);
                 }
-                End::Repair(host) => others(host).for_each(|other| sim.repair(host, other)),
-                End::Release(host) => others(host).for_each(|other| sim.release(host, other)),
+                End::Repair(host) => self.links(host).repair(sim),
+                End::Release(host) => self.links(host).release(sim),
+                End::GoOn(host) => self.links(host).go_on(sim),
+                End::StoreUp(store) => {
+                    for host in self.site.coordinators() {
+                        self.links(host).to_store(store, Way::Open);
+                    }
+                }
                 End::Restart => {
                     self.crash(sim, "coord");
                     self.start(sim, "coord");
@@ -310,34 +341,38 @@ impl Faults {
         }
     }
 
-    /// The coordinator starts anew, though nothing went wrong.
+    /// The coordinator starts anew, though nothing went wrong; of several, one, and the others do not.
     pub(crate) fn restart(&self, sim: &mut Sim<'_>) {
-        self.log("coord starts anew");
-        sim.crash("coord");
+        let all = self.site.coordinators();
+        let survivor = if all.len() > 1 { all[self.dice.below(all.len() as u64) as usize] } else { all[0] };
+        self.log(&format!("{survivor} starts anew"));
+        all.iter().for_each(|host| sim.crash(*host));
         self.site.disk.crash(Crash::KeepUnsynced);
-        self.start(sim, "coord");
+        if all.len() > 1 {
+            self.site.world.lock().survivor = Some(survivor);
+        }
+        self.start(sim, survivor);
     }
 
-    fn start(&self, sim: &mut Sim<'_>, host: &str) {
-        if host == "coord" {
-            self.site.world.lock().coordinator_down = None;
-        }
+    fn start(&self, sim: &mut Sim<'_>, host: &'static str) {
+        let mut world = self.site.world.lock();
+        world.down.remove(host);
+        world.leaving.remove(host);
+        drop(world);
         sim.bounce(host);
     }
 
     /// A coordinator that died by itself, or whose disk has no power, is started again after a while.
     fn revive(&mut self, sim: &mut Sim<'_>, now_ms: u64) {
-        let down = self.site.world.lock().coordinator_down.is_some() || self.site.disk.is_crashed();
-        let comes = self.pending.iter().any(|(_, _, end)| matches!(end, End::Bounce("coord")));
-        if down && !comes {
-            self.log("coord is ended");
-            self.crash(sim, "coord");
-            let after = 50 + self.dice.below(1_000);
-            self.later(now_ms + after, End::Bounce("coord"));
+        for host in self.site.coordinators() {
+            let down = self.site.world.lock().down.contains(host) || self.site.disk.is_crashed();
+            let comes = self.pending.iter().any(|(_, _, end)| *end == End::Bounce(host));
+            if down && !comes {
+                self.log(&format!("{host} is ended"));
+                self.crash(sim, host);
+                let after = 50 + self.dice.below(1_000);
+                self.later(now_ms + after, End::Bounce(host));
+            }
         }
     }
-}
-
-fn others(host: &str) -> impl Iterator<Item = &'static str> {
-    HOSTS.into_iter().filter(move |other| *other != host)
 }

@@ -1,4 +1,5 @@
-//! The real coordinator, workers and connector together in one thread, under virtual time, from a seed, with faults.
+//! The real coordinator (one, or three that share their stores), workers and connector together in one thread, under
+//! virtual time, from a seed, with faults.
 //!
 //! Owns: one simulation a process: tokio's and ractor's task ids are the process's, and what they order must not
 //! depend on an earlier simulation. Never: uses a real clock, network, disk or random number.
@@ -16,11 +17,13 @@ mod hosts;
 mod interpose;
 mod judge;
 mod ledger;
+mod links;
 mod mix;
 mod seams;
 mod simulate;
 mod steer;
 mod ticks;
+mod trouble;
 mod world;
 
 use std::process::ExitCode;
@@ -58,6 +61,9 @@ struct Args {
     /// So many schedules and nothing else happens, while a day passes fast
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     schedules: usize,
+    /// So many coordinators, 1 or 3; else it is drawn from the seed where the simulation has both kinds
+    #[arg(long, value_name = "COUNT")]
+    coordinators: Option<usize>,
     /// The business system posts the first entry twice: the judge must find it
     #[arg(long)]
     post_twice: bool,
@@ -105,6 +111,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         () if args.schedules > 0 => Mix::of_schedules(args.seed, args.schedules),
         () => Mix::of(args.seed),
     };
+    let mix = if is_cluster(args) { mix.together() } else { mix };
     let spoil = args.post_twice.then_some(Spoil::PostTwice);
     let wanted = Wanted { seed: args.seed, scenario, plan, mix, spoil };
     // A thread of its own: its hash maps' keys and generators begin with the seed, and its stack is large.
@@ -113,6 +120,12 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         Ok(verdict) => verdict,
         Err(_) => anyhow::bail!("the simulation panicked"),
     }
+}
+
+/// Every other seed is a cluster, unless it has to mean what it meant before there were any.
+fn is_cluster(args: &Args) -> bool {
+    let is_older = args.power_at.is_some() || args.clocks || args.first_mix || args.second_mix;
+    args.coordinators.map_or(!is_older && args.seed.is_multiple_of(2), |count| count > 1)
 }
 
 fn report(args: &Args, verdict: &Verdict) -> ExitCode {
@@ -125,12 +138,14 @@ fn report(args: &Args, verdict: &Verdict) -> ExitCode {
     }
     let faults: Vec<String> = world.faults.iter().map(|(kind, count)| format!("{kind}:{count}")).collect();
     println!(
-        "seed {} digest {:016x} lines {} virtual_ms {} operations {} replays {} faults {} broken {}",
+        "seed {} kind {} digest {:016x} lines {} virtual_ms {} operations {} fenced {} replays {} faults {} broken {}",
         args.seed,
+        if is_cluster(args) { "cluster" } else { "single" },
         world.digest(),
         world.log.len(),
         verdict.elapsed_ms,
         verdict.operations,
+        verdict.fenced,
         world.replays,
         if faults.is_empty() { "none".to_owned() } else { faults.join(",") },
         world.broken.len(),

@@ -26,7 +26,12 @@ pub(crate) struct Mix {
     pub(crate) is_slow: bool,
     /// So many schedules.
     pub(crate) schedules: usize,
+    /// So many coordinators: one with a journal of its own, or several that share a journal and a cluster.
+    pub(crate) coordinators: usize,
 }
+
+/// Coordinators of a cluster.
+pub(crate) const TOGETHER: usize = 3;
 
 /// Checkpoints and history of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,7 @@ impl Mix {
         stalls: false,
         is_slow: false,
         schedules: 0,
+        coordinators: 1,
     };
 
     /// Only the clocks go wrong.
@@ -74,7 +80,18 @@ impl Mix {
             stalls: often(),
             is_slow: often(),
             schedules: 0,
+            coordinators: 1,
         }
+    }
+
+    /// The same with a cluster.
+    pub(crate) fn together(self) -> Mix {
+        Mix { coordinators: TOGETHER, ..self }
+    }
+
+    /// Whether coordinators share a journal and a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.coordinators > 1
     }
 
     /// The mix of a seed before subworkflows took too long.

@@ -60,7 +60,8 @@ impl Net for SimNet {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             let line = Line::default();
-            self.world.lock().lines.push((self.host, line.clone()));
+            let to = address.split(':').next().unwrap_or_default().to_owned();
+            self.world.lock().lines.push((self.host, to, line.clone()));
             Ok(Connection::new(Cuttable { stream, line }))
         })
     }

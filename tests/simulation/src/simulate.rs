@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use kapell_journal_local::fault::FaultDisk;
+use kapell_tests_simulation::shared::{DEADLINE_MS, Stores};
 use turmoil::Sim;
 
 use crate::company::{Kind, Scenario, happenings};
 use crate::faults::{Faults, Plan};
-use crate::hosts::{self, LedgerFile, Site};
+use crate::hosts::{self, LedgerFile, NODE_LEASE, Site};
 use crate::interpose;
 use crate::judge;
 use crate::mix::Mix;
@@ -37,12 +38,16 @@ pub(crate) enum Spoil {
 pub(crate) struct Verdict {
     pub(crate) world: World,
     pub(crate) elapsed_ms: u64,
-    /// Operations of the coordinator's disk.
+    /// Operations of the coordinator's disk, or appends to the journal that coordinators share.
     pub(crate) operations: u64,
+    /// How often that journal refused one that does not own the shard any more.
+    pub(crate) fenced: u64,
 }
 
 /// Virtual time of one step.
 const TICK_MS: u64 = 2;
+/// A question and its answer that are both slow miss each other: whoever asked has given up by then.
+const SLOW_MS: u64 = DEADLINE_MS * 5 / 6;
 /// After the last fault, all must be well within this virtual time.
 const QUIET_WITHIN_MS: u64 = 40_000;
 /// After all is well, nothing more may happen in this virtual time.
@@ -60,6 +65,7 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
         seed: wanted.seed,
         world: world.clone(),
         disk: FaultDisk::new(),
+        shared: Stores::new(wanted.seed ^ 0x57e5, NODE_LEASE, SLOW_MS, Arc::new(world.clone())),
         ledger: LedgerFile::new()?,
         happenings: Arc::new(happenings(wanted.seed, wanted.scenario, &wanted.mix)),
         mix: wanted.mix,
@@ -75,6 +81,7 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
     loop {
         interpose::set_now_ms(now_ms);
         world.lock().arrive();
+        site.shared.step(now_ms);
         faults.step(&mut sim, now_ms);
         if faults.is_healed() {
             let healed = *healed_ms.get_or_insert(now_ms);
@@ -102,7 +109,8 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
     judge::judge(&site, is_well, QUIET_WITHIN_MS);
     // The hosts end with the process: a shard's mailbox may hold what keeps it alive.
     std::mem::forget(sim);
-    Ok(Verdict { world, elapsed_ms: now_ms, operations: site.disk.operations() })
+    let operations = site.disk.operations() + site.shared.appends();
+    Ok(Verdict { world, elapsed_ms: now_ms, operations, fenced: site.shared.fenced() })
 }
 
 fn build<'a>(seed: u64, site: &Site) -> Sim<'a> {
@@ -118,8 +126,10 @@ fn build<'a>(seed: u64, site: &Site) -> Sim<'a> {
         .enable_random_order();
     let mut sim = builder.build();
     let life = |site: &Site| site.clone();
-    let at = life(site);
-    sim.host("coord", move || done(hosts::coordinator(at.clone())));
+    for name in site.coordinators() {
+        let at = life(site);
+        sim.host(*name, move || done(hosts::coordinator(at.clone(), name)));
+    }
     for name in ["w0", "w1"] {
         let at = life(site);
         sim.host(name, move || done(hosts::worker(at.clone(), name)));

@@ -28,8 +28,14 @@ impl Client {
                 let Some(stage) = self.due(happening) else { continue };
                 match timeout(PATIENCE, self.steer(happening, run, stage)).await {
                     Ok(Ok(next)) => self.next(happening, next),
-                    Ok(Err(error)) => self.world.log("client", &format!("steer {}: {error:#}", happening.id)),
-                    Err(_) => self.world.log("client", &format!("steer {}: no answer", happening.id)),
+                    Ok(Err(error)) => {
+                        self.world.log("client", &format!("steer {}: {error:#}", happening.id));
+                        self.elsewhere();
+                    }
+                    Err(_) => {
+                        self.world.log("client", &format!("steer {}: no answer", happening.id));
+                        self.elsewhere();
+                    }
                 }
             }
         }
@@ -50,6 +56,16 @@ impl Client {
         let mut world = self.world.lock();
         let at_ms = world.elapsed_ms() + later;
         world.steered.insert(happening.id.clone(), Steered { at_ms, stage });
+    }
+
+    /// A request to pause it that was not answered may come after the one to resume it.
+    pub(crate) fn resume_again(&self, happening: &Happening) {
+        let mut world = self.world.lock();
+        if let Some(steered) = world.steered.get_mut(&happening.id)
+            && steered.stage == Stage::Done
+        {
+            steered.stage = Stage::Paused;
+        }
     }
 
     /// Nobody tries the run again.

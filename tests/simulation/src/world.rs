@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
+use kapell_tests_simulation::shared::{Store, Witness};
+
 use crate::interpose;
+use crate::ledger::Rows;
 
 /// Shared by all hosts; they are on one thread.
 #[derive(Clone, Default)]
@@ -35,8 +38,12 @@ pub(crate) struct State {
     pub(crate) all_well: bool,
     /// What the client last saw that is not well yet.
     pub(crate) not_yet: String,
-    /// The coordinator's process ended, or could not start.
-    pub(crate) coordinator_down: Option<String>,
+    /// Coordinators whose process ended, or could not start.
+    pub(crate) down: BTreeSet<&'static str>,
+    /// Coordinators that were told to leave in order.
+    pub(crate) leaving: BTreeSet<&'static str>,
+    /// The only one that is left of several, in the end.
+    pub(crate) survivor: Option<&'static str>,
     /// No more faults: lost answers neither.
     pub(crate) healed: bool,
     /// Counts the starts of hosts.
@@ -45,8 +52,8 @@ pub(crate) struct State {
     pub(crate) speed: u64,
     /// How far each host's clock is from the right time.
     pub(crate) clock_steps_ms: BTreeMap<&'static str, i64>,
-    /// Every connection, by the host that dialed.
-    pub(crate) lines: Vec<(&'static str, Line)>,
+    /// Every connection, by the host that dialed and the one that was.
+    pub(crate) lines: Vec<(&'static str, String, Line)>,
     /// What went wrong on purpose, and how often.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     /// Entries that the business system takes now, though it refused them at first.
@@ -64,8 +71,13 @@ pub(crate) struct State {
     pub(crate) rebuilds: u64,
     /// The coordinator was started anew after all was well.
     pub(crate) restarted: bool,
+    /// What the ledger said then, and how often it had been built anew.
+    pub(crate) found: Option<(Rows, u64)>,
     /// The ledger was held against the journal after that.
     pub(crate) audited: bool,
+    /// The revision that was applied last, and whether every coordinator knows it.
+    pub(crate) revision: u64,
+    pub(crate) is_known: bool,
     /// Runs that wait for ever, as they were last seen.
     pub(crate) parked: BTreeMap<String, String>,
     /// How the live state of a run differed from its journal when it was last looked at.
@@ -142,6 +154,26 @@ impl World {
     /// Says what happened.
     pub(crate) fn log(&self, host: &str, what: &str) {
         self.lock().log(host, what);
+    }
+}
+
+impl Witness for World {
+    fn saw(&self, store: Store, what: &str) {
+        let store = match store {
+            Store::Journal => "log",
+            Store::Cluster => "etcd",
+        };
+        self.log(store, what);
+    }
+
+    fn bytes(&self, bytes: &[u8]) {
+        self.lock().fold(bytes);
+    }
+
+    fn broken(&self, what: String) {
+        let mut world = self.lock();
+        world.log("log", &format!("BROKEN: {what}"));
+        world.broken.push(what);
     }
 }
 

@@ -35,10 +35,22 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--second-mix", "--seed", "40"],
         "a ledger built anew left out shards whose journal was trimmed to the end",
     ),
+    (
+        &["--coordinators", "3", "--seed", "35"],
+        "a node that had not heard that a shard was its own, and no longer wanted it, kept it from everybody",
+    ),
+    (
+        &["--coordinators", "3", "--seed", "327"],
+        "a worker never heard how its call went: the shard died after that was on disk, and was loaded anew",
+    ),
+    (
+        &["--coordinators", "3", "--seed", "1093"],
+        "a child that was canceled before it was there began later, when a start of a former owner came",
+    ),
 ];
 
 /// Seeds of one test.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 
 /// One simulation in a process of its own.
 fn simulate(arguments: &[String]) -> Output {

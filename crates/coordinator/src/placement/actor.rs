@@ -13,7 +13,7 @@ use ractor::{
 };
 use tokio::sync::oneshot;
 
-use super::message::{LoadFailure, PlacementMessage, SessionNo};
+use super::message::{Given, LoadFailure, PlacementMessage, SessionNo};
 use super::state::{Act, Death, Placement, Route};
 use crate::answer::answer;
 use crate::calls::{CallDesk, CallDeskArguments, CallMessage};
@@ -147,10 +147,11 @@ impl Supervised {
             }
             PlacementMessage::Acquired { session, .. } | PlacementMessage::Released(session, _)
                 if session != self.no => {}
-            PlacementMessage::Acquired { shard, epoch: Some(epoch), .. } => {
-                self.placement.acquired(shard, epoch);
-            }
-            PlacementMessage::Acquired { shard, epoch: None, .. } => self.placement.not_acquired(shard),
+            PlacementMessage::Acquired { shard, given, .. } => match given {
+                Given::Ours(epoch) => self.placement.acquired(shard, epoch),
+                Given::Not => self.placement.not_acquired(shard),
+                Given::Unknown => self.placement.maybe_acquired(shard),
+            },
             PlacementMessage::AcquireAgain(shard) => self.placement.again(shard),
             PlacementMessage::Loaded { shard, epoch, result } => self.loaded(shard, epoch, result),
             PlacementMessage::LoadAgain(shard, epoch) => self.placement.load_again(shard, epoch),
@@ -306,15 +307,19 @@ impl Supervised {
             return self.placement.not_acquired(shard);
         };
         self.args.runtime.jobs.spawn(CLUSTER, async move {
-            let epoch = match session.acquire(shard).await {
-                Ok(epoch) => Some(epoch),
-                Err(AcquireError::HeldBy(_)) => None,
-                Err(error @ (AcquireError::Lost(_) | AcquireError::Unavailable { .. })) => {
+            let given = match session.acquire(shard).await {
+                Ok(epoch) => Given::Ours(epoch),
+                Err(AcquireError::HeldBy(_)) => Given::Not,
+                Err(error @ AcquireError::Lost(_)) => {
+                    tracing::warn!(%shard, %error, "the cluster does not give the shard");
+                    Given::Not
+                }
+                Err(error @ AcquireError::Unavailable { .. }) => {
                     tracing::warn!(%shard, %error, "the cluster does not give the shard; it is asked again");
-                    None
+                    Given::Unknown
                 }
             };
-            drop(myself.cast(PlacementMessage::Acquired { session: no, shard, epoch }));
+            drop(myself.cast(PlacementMessage::Acquired { session: no, shard, given }));
         });
     }
 

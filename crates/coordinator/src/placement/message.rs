@@ -24,8 +24,8 @@ pub(crate) enum PlacementMessage {
         session: SessionNo,
         /// Which.
         shard: ShardId,
-        /// Under which epoch; `None`: somebody else has it, or the cluster did not answer.
-        epoch: Option<Epoch>,
+        /// What the cluster said.
+        given: Given,
     },
     /// Time to ask for the shard again.
     AcquireAgain(ShardId),
@@ -48,6 +48,17 @@ pub(crate) enum PlacementMessage {
     Look(oneshot::Sender<Known>),
     /// Hand everything over, then answer.
     Leave(oneshot::Sender<()>),
+}
+
+/// What came of asking the cluster for a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It is ours under this epoch.
+    Ours(Epoch),
+    /// It is not ours: somebody else has it, or the session is over.
+    Not,
+    /// There was no answer: it may be ours.
+    Unknown,
 }
 
 /// What this node knows of the cluster.

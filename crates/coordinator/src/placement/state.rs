@@ -51,6 +51,9 @@ enum Stage {
     Away,
     /// The cluster has been asked, or will be after a pause.
     Acquiring,
+    /// The cluster was asked and did not answer: it is asked until it does, for the shard may be ours by now, and
+    /// nobody else is given it then.
+    Unsure,
     /// Its actor loads it.
     Loading(Epoch),
     /// Its actor loads it still, though the session was lost meanwhile.
@@ -166,7 +169,7 @@ impl Placement {
     }
 
     pub(crate) fn acquired(&mut self, shard: ShardId, epoch: Epoch) {
-        if self.stage(shard) != Stage::Acquiring {
+        if !self.is_asked(shard) {
             // The session was lost meanwhile; the key goes with it.
             return;
         }
@@ -178,8 +181,19 @@ impl Placement {
         self.acts.push(Act::Load(shard, epoch));
     }
 
-    /// Somebody else holds it, or the cluster did not answer.
+    /// Somebody else holds it.
     pub(crate) fn not_acquired(&mut self, shard: ShardId) {
+        if self.is_asked(shard) {
+            self.set(shard, Stage::Acquiring);
+        }
+        self.try_again(shard, Act::AcquireLater(shard));
+    }
+
+    /// The cluster did not answer.
+    pub(crate) fn maybe_acquired(&mut self, shard: ShardId) {
+        if self.is_asked(shard) {
+            self.set(shard, Stage::Unsure);
+        }
         self.try_again(shard, Act::AcquireLater(shard));
     }
 
@@ -189,10 +203,10 @@ impl Placement {
     }
 
     fn try_again(&mut self, shard: ShardId, act: Act) {
-        if self.stage(shard) != Stage::Acquiring {
+        if !self.is_asked(shard) {
             return;
         }
-        if self.is_wanted(shard) {
+        if self.stage(shard) == Stage::Unsure || self.is_wanted(shard) {
             self.acts.push(act);
             self.follow(shard);
         } else {
@@ -274,7 +288,7 @@ impl Placement {
         match self.stage(shard) {
             Stage::Held(epoch) | Stage::Leaving(epoch) => self.end(shard, epoch),
             Stage::Loading(epoch) => self.set(shard, Stage::LoadingInVain(epoch)),
-            Stage::Acquiring | Stage::Releasing => self.set(shard, Stage::Away),
+            Stage::Acquiring | Stage::Unsure | Stage::Releasing => self.set(shard, Stage::Away),
             Stage::Away | Stage::LoadingInVain(_) | Stage::Dropping(_) => {}
         }
         self.route(shard, Route::Nowhere);
@@ -289,7 +303,7 @@ impl Placement {
 
     fn reconcile_one(&mut self, shard: ShardId) {
         match self.stage(shard) {
-            Stage::Away | Stage::Acquiring => {
+            Stage::Away | Stage::Acquiring | Stage::Unsure => {
                 if self.stage(shard) == Stage::Away && self.is_wanted(shard) {
                     self.set(shard, Stage::Acquiring);
                     self.acts.push(Act::Acquire(shard));
@@ -307,6 +321,11 @@ impl Placement {
             | Stage::Dropping(_)
             | Stage::Releasing => {}
         }
+    }
+
+    /// The cluster has been asked for it, and what it said is not known.
+    fn is_asked(&self, shard: ShardId) -> bool {
+        matches!(self.stage(shard), Stage::Acquiring | Stage::Unsure)
     }
 
     /// Ours by preference.

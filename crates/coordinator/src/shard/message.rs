@@ -227,8 +227,8 @@ pub(crate) enum Output {
     CallOver(RunId, UnitId, CallNo, Attempt),
     /// A child to start in the shard that its id names.
     StartChild(ParentRef, Box<StartRun>),
-    /// A child to cancel in the shard that its id names.
-    CancelChild(ParentRef, RunId, Box<Command>),
+    /// A child to cancel in the shard that its id names, and how it is started if it is not there.
+    CancelChild(ParentRef, RunId, Box<Command>, Option<Box<StartRun>>),
     /// A parent to be told how its child ended.
     TellParent(RunId, ParentRef, Box<Ending>),
     /// A run as it is now, for somebody who watches.

@@ -129,7 +129,8 @@ impl ShardState {
                 Order::CancelChild { unit, attempt, child, by, reason, mode } => {
                     let parent = ParentRef { run: id, unit, attempt };
                     let cancel = Box::new(Command::Cancel { by, reason, mode });
-                    self.outputs.push(Output::CancelChild(parent, child, cancel));
+                    let start = start_of(run, parent, child, in_force).map(Box::new);
+                    self.outputs.push(Output::CancelChild(parent, child, cancel, start));
                 }
                 Order::TellParent(parent) => {
                     if let Some(ended) = run.ended() {
@@ -249,6 +250,13 @@ pub(super) fn owed_of(id: RunId, order: &Order) -> Option<Owed> {
     } else {
         None
     }
+}
+
+/// How a child was started whose start may not have come.
+fn start_of(run: &Run, parent: ParentRef, child: RunId, in_force: &InForce) -> Option<StartRun> {
+    let StepKind::Subworkflow { workflow, .. } = &run.plan_step(parent.unit.step)?.kind else { return None };
+    let input = &run.unit(parent.unit)?.input;
+    child_start(run, parent, child, workflow, input, in_force).ok()
 }
 
 fn child_start(

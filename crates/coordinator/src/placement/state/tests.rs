@@ -105,6 +105,21 @@ fn a_shard_that_another_node_has_is_asked_for_until_it_lets_go() {
 }
 
 #[test]
+fn a_shard_that_may_be_ours_is_asked_for_until_the_cluster_answers_though_it_is_not_wanted_any_more() {
+    let mut bench = Bench::new();
+    let mine = bench.mine;
+    bench.placement.joined(members(&["a", "b"]), Owners::new());
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    bench.placement.members(members(&["b"]));
+    bench.placement.maybe_acquired(mine);
+    assert_eq!(bench.acts(mine), [Act::AcquireLater(mine)]);
+    bench.placement.again(mine);
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
+    bench.placement.acquired(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), [Act::Release(mine, Epoch(7))], "or nobody else would be given it");
+}
+
+#[test]
 fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     let mut bench = Bench::held();
     let mine = bench.mine;

@@ -31,9 +31,10 @@ impl State {
                     tracing::debug!(%shard, %epoch, "a coordinator claims a shard that it has lost");
                     continue;
                 }
-                Claimed::New if !first => Retell::Unanswered,
                 // What was said since the hello came after these shards: it was heard.
-                Claimed::New | Claimed::Known => Retell::Nothing,
+                Claimed::New | Claimed::Known if first => Retell::Nothing,
+                // Under the same epoch, too: the shard was loaded anew, and the one before took its answers with it.
+                Claimed::New | Claimed::Known => Retell::Unanswered,
             };
             told.extend(self.tasks.rehome(shard, from, retell));
             shards.push(shard);
