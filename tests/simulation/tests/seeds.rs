@@ -180,3 +180,12 @@ fn a_posting_that_is_made_twice_is_found() {
     assert_eq!(out.status.code(), Some(1), "{text}");
     assert!(text.contains(r#"["line", "line"] was posted, not ["line"]"#), "{text}");
 }
+
+/// And a journal that takes from whoever owned a shard before.
+#[test]
+fn a_former_owner_that_writes_is_found() {
+    let out = simulate(&words(&["--seed", "27", "--coordinators", "3", "--break-fence"]));
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("broken: two writers: c0 wrote to shard"), "{text}");
+}
