@@ -47,6 +47,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--coordinators", "3", "--seed", "1093"],
         "a child that was canceled before it was there began later, when a start of a former owner came",
     ),
+    (
+        &["--coordinators", "3", "--seed", "2078"],
+        "the cluster did not hear that a shard was free, was not told again, and gave it to nobody",
+    ),
 ];
 
 /// Seeds of one test.
