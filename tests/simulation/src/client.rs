@@ -47,7 +47,8 @@ impl Client {
     /// Until the host ends.
     pub(crate) async fn run(self) {
         self.insist("apply", || self.apply(self.sources())).await;
-        if self.mix.is_cluster() && !self.world.lock().is_known {
+        // Ticks start runs whoever the client asks.
+        if self.mix.is_cluster() && self.mix.schedules == 0 && !self.world.lock().is_known {
             self.insist("tell everybody", || self.is_known()).await;
         }
         if self.mix.schedules > 0 {

@@ -67,6 +67,9 @@ struct Args {
     /// The business system posts the first entry twice: the judge must find it
     #[arg(long)]
     post_twice: bool,
+    /// The journal that coordinators share takes from former owners of a shard, too: the judge must find it
+    #[arg(long, conflicts_with = "post_twice")]
+    break_fence: bool,
     /// Print what happened
     #[arg(long)]
     show: bool,
@@ -112,7 +115,11 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         () => Mix::of(args.seed),
     };
     let mix = if is_cluster(args) { mix.together() } else { mix };
-    let spoil = args.post_twice.then_some(Spoil::PostTwice);
+    let spoil = match () {
+        () if args.post_twice => Some(Spoil::PostTwice),
+        () if args.break_fence => Some(Spoil::Fence),
+        () => None,
+    };
     let wanted = Wanted { seed: args.seed, scenario, plan, mix, spoil };
     // A thread of its own: its hash maps' keys and generators begin with the seed, and its stack is large.
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || simulate(wanted));

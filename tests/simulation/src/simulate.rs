@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
 pub(crate) enum Spoil {
     /// The first entry is posted twice.
     PostTwice,
+    /// The journal that coordinators share takes from former owners of a shard, too.
+    Fence,
 }
 
 /// How it went.
@@ -75,6 +77,9 @@ pub(crate) fn simulate(wanted: Wanted) -> anyhow::Result<Verdict> {
     if wanted.spoil == Some(Spoil::PostTwice) {
         let twice = site.happenings.iter().find(|one| one.kind == Kind::Line);
         twice.into_iter().for_each(|line| world.lock().send(&format!("{}/line", line.id), 10));
+    }
+    if wanted.spoil == Some(Spoil::Fence) {
+        site.shared.break_fence();
     }
     let (mut now_ms, mut well_since) = (0, None);
     let mut healed_ms = None;

@@ -47,6 +47,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--coordinators", "3", "--seed", "1093"],
         "a child that was canceled before it was there began later, when a start of a former owner came",
     ),
+    (
+        &["--coordinators", "3", "--seed", "2078"],
+        "the cluster did not hear that a shard was free, was not told again, and gave it to nobody",
+    ),
 ];
 
 /// Seeds of one test.
@@ -179,4 +183,13 @@ fn a_posting_that_is_made_twice_is_found() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert_eq!(out.status.code(), Some(1), "{text}");
     assert!(text.contains(r#"["line", "line"] was posted, not ["line"]"#), "{text}");
+}
+
+/// And a journal that takes from whoever owned a shard before.
+#[test]
+fn a_former_owner_that_writes_is_found() {
+    let out = simulate(&words(&["--seed", "27", "--coordinators", "3", "--break-fence"]));
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("broken: two writers: c0 wrote to shard"), "{text}");
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_cluster::{AcquireError, Session};
+use kapell_cluster::{AcquireError, Session, SessionError};
 use kapell_journal::{AcquireError as NotAcquired, AppendError, Journal};
 use kapell_ledger::Ledger;
 use kapell_model::{Epoch, ShardId};
@@ -12,6 +12,7 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr, SupervisionEvent,
 };
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::message::{Given, LoadFailure, PlacementMessage, SessionNo};
 use super::state::{Act, Death, Placement, Route};
@@ -329,9 +330,13 @@ impl Supervised {
             return self.placement.released(shard);
         };
         self.args.runtime.jobs.spawn(CLUSTER, async move {
-            if let Err(error) = session.release(shard, epoch).await {
-                // The key ends with the lease then.
+            // Told until it knows: the session lives on, and nobody else is given the shard before.
+            while let Err(error) = session.release(shard, epoch).await {
                 tracing::warn!(%shard, %error, "the cluster was not told that a shard is free");
+                match error {
+                    SessionError::Lost(_) => break,
+                    SessionError::Unavailable { retry_after, .. } => sleep(retry_after).await,
+                }
             }
             drop(myself.cast(PlacementMessage::Released(no, shard)));
         });

@@ -87,6 +87,11 @@ impl Stores {
         locked(&self.registry).forget(node, how)
     }
 
+    /// The journal does not fence any more: whoever watches it must notice.
+    pub fn break_fence(&self) {
+        locked(&self.log).open_to_all();
+    }
+
     /// How many appends the journal took.
     #[must_use]
     pub fn appends(&self) -> u64 {
