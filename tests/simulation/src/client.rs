@@ -57,6 +57,9 @@ impl Client {
                 let clock = ticks::Clock::EveryMinute;
                 let schedules = || ticks::definitions(self.mix.schedules, clock);
                 self.insist("schedule", || self.apply(vec![("schedules.yaml", schedules())])).await;
+                let mut world = self.world.lock();
+                let now = world.elapsed_ms();
+                world.ticking_since.get_or_insert(now);
             }
             tokio::join!(self.keep_schedules(), self.look(), self.keep_ledger());
         } else if self.mix.is_wide {

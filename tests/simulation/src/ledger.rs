@@ -33,10 +33,16 @@ impl Client {
             }
             match timeout(PATIENCE, self.rebuild()).await {
                 Ok(Ok(())) => self.world.lock().ledger_rebuilt = lost,
-                Ok(Err(error)) => self.world.log("client", &format!("rebuild: {error:#}")),
-                Err(_) => self.world.log("client", "rebuild: no answer in time"),
+                Ok(Err(error)) => self.unsure_of_ledger(&format!("rebuild: {error:#}")),
+                Err(_) => self.unsure_of_ledger("rebuild: no answer in time"),
             }
         }
+    }
+
+    /// It is dropped first when it is built anew: if that failed on the way it is as good as lost.
+    fn unsure_of_ledger(&self, why: &str) {
+        self.world.log("client", why);
+        self.world.lock().ledger_lost += 1;
     }
 
     async fn rebuild(&self) -> anyhow::Result<()> {
@@ -91,6 +97,7 @@ impl Client {
         let found = self.world.lock().found.clone();
         let (before, rebuilds) = match found {
             Some(found) => found,
+            None if self.world.lock().is_ledger_lost() => anyhow::bail!("the ledger is not rebuilt yet"),
             // Only the first time: if building it anew fails on the way, it is empty.
             None => (self.rows().await?, self.world.lock().rebuilds),
         };

@@ -84,7 +84,7 @@ pub(crate) fn definitions(count: usize, clock: Clock) -> String {
 impl Client {
     /// When nothing goes wrong any more, no tick comes any more.
     pub(crate) async fn keep_schedules(&self) {
-        while !self.world.lock().healed || self.world.lock().elapsed_ms() < TICKS_FOR_MS {
+        while !self.world.lock().has_ticked_for(TICKS_FOR_MS) {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(100)).await;
         }

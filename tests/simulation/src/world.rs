@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) fixed: BTreeSet<String>,
     /// What people do to runs, by the id of the event.
     pub(crate) steered: BTreeMap<String, Steered>,
+    /// Since when the schedules tick.
+    pub(crate) ticking_since: Option<u64>,
     /// The schedules tick no more.
     pub(crate) stopped: bool,
     /// How many ticks each schedule says that it started and left out.
@@ -193,6 +195,17 @@ impl State {
     /// Virtual time since the start, in milliseconds.
     pub(crate) fn elapsed_ms(&self) -> u64 {
         interpose::now_ms() - self.began_ms
+    }
+
+    /// Whether nothing goes wrong any more, and the schedules have ticked for so many milliseconds.
+    pub(crate) fn has_ticked_for(&self, enough: u64) -> bool {
+        let enough = |since| self.elapsed_ms() >= since + enough;
+        self.healed && self.ticking_since.is_none_or(enough)
+    }
+
+    /// Whether it has not been built anew since it was lost.
+    pub(crate) fn is_ledger_lost(&self) -> bool {
+        self.ledger_rebuilt < self.ledger_lost
     }
 
     pub(crate) fn log(&mut self, host: &str, what: &str) {

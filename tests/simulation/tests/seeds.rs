@@ -185,11 +185,13 @@ fn a_posting_that_is_made_twice_is_found() {
     assert!(text.contains(r#"["line", "line"] was posted, not ["line"]"#), "{text}");
 }
 
-/// And a journal that takes from whoever owned a shard before.
+/// And a journal that takes from whoever owned a shard before, with some seed out of many: a former owner has to write.
 #[test]
 fn a_former_owner_that_writes_is_found() {
-    let out = simulate(&words(&["--seed", "27", "--coordinators", "3", "--break-fence"]));
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert_eq!(out.status.code(), Some(1), "{text}");
-    assert!(text.contains("broken: two writers: c0 wrote to shard"), "{text}");
+    let found = (1..=60).any(|seed: u64| {
+        let out = simulate(&words(&["--seed", &seed.to_string(), "--coordinators", "3", "--break-fence"]));
+        let text = String::from_utf8_lossy(&out.stdout);
+        out.status.code() == Some(1) && text.contains("broken: two writers: ")
+    });
+    assert!(found, "none of sixty seeds found it");
 }
