@@ -89,10 +89,12 @@ impl From<Status> for ClientError {
             Code::Unauthenticated => failed("not authenticated"),
             Code::Unimplemented => failed("the server does not know this request (is it older?)"),
             Code::DataLoss => failed("stored data is damaged"),
-            Code::Cancelled => failed("canceled"),
             Code::Internal => failed("internal error"),
             // The connection broke: the server said nothing of the kind.
-            Code::Ok | Code::Unknown if status.source().is_some() => ClientError::Unavailable { message },
+            Code::Ok | Code::Unknown | Code::Cancelled if status.source().is_some() => {
+                ClientError::Unavailable { message }
+            }
+            Code::Cancelled => failed("canceled"),
             Code::Ok | Code::Unknown => failed("unknown error"),
         }
     }
@@ -114,6 +116,15 @@ mod tests {
         let busy = ClientError::from(status);
         let retry_after = Some(Duration::from_millis(250));
         assert_eq!(busy, ClientError::Busy { message: "the shard is busy".to_owned(), retry_after });
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_not_mistaken_for_what_the_server_says() {
+        let said = Status::cancelled("enough");
+        assert!(matches!(ClientError::from(said), ClientError::Failed { code: "canceled", .. }));
+        let mut broke = Status::cancelled("h2 protocol error");
+        broke.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+        assert!(matches!(ClientError::from(broke), ClientError::Unavailable { .. }));
     }
 
     #[test]

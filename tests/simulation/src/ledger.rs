@@ -94,10 +94,10 @@ impl Client {
         if self.world.lock().audited {
             return Ok(());
         }
+        ensure!(!self.world.lock().is_ledger_lost(), "the ledger is not rebuilt yet");
         let found = self.world.lock().found.clone();
         let (before, rebuilds) = match found {
             Some(found) => found,
-            None if self.world.lock().is_ledger_lost() => anyhow::bail!("the ledger is not rebuilt yet"),
             // Only the first time: if building it anew fails on the way, it is empty.
             None => (self.rows().await?, self.world.lock().rebuilds),
         };
