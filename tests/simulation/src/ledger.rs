@@ -23,26 +23,25 @@ impl Client {
         loop {
             // why: virtual time, and its passing is part of what is simulated
             sleep(Duration::from_millis(400)).await;
-            let lost = self.world.lock().ledger_lost;
             // Some rebuild it though nothing was lost; not where other nodes write to it.
             let may_lose = self.mix.loses_ledger && !self.mix.is_cluster();
             let for_nothing = may_lose && self.runtime.entropy.below(12) == 0;
             let is_over = self.world.lock().healed;
-            if self.world.lock().ledger_rebuilt >= lost && (is_over || !for_nothing) {
+            let is_lost = self.world.lock().is_ledger_lost();
+            if !is_lost && (is_over || !for_nothing) {
                 continue;
             }
+            if !is_lost {
+                // It is dropped first when it is built anew: if that fails on the way, it is as good as lost.
+                self.world.lock().ledger_lost += 1;
+            }
+            let lost = self.world.lock().ledger_lost;
             match timeout(PATIENCE, self.rebuild()).await {
                 Ok(Ok(())) => self.world.lock().ledger_rebuilt = lost,
-                Ok(Err(error)) => self.unsure_of_ledger(&format!("rebuild: {error:#}")),
-                Err(_) => self.unsure_of_ledger("rebuild: no answer in time"),
+                Ok(Err(error)) => self.world.log("client", &format!("rebuild: {error:#}")),
+                Err(_) => self.world.log("client", "rebuild: no answer in time"),
             }
         }
-    }
-
-    /// It is dropped first when it is built anew: if that failed on the way it is as good as lost.
-    fn unsure_of_ledger(&self, why: &str) {
-        self.world.log("client", why);
-        self.world.lock().ledger_lost += 1;
     }
 
     async fn rebuild(&self) -> anyhow::Result<()> {
