@@ -36,6 +36,9 @@ pub(crate) struct Args {
 
 /// A command runs in a network of its own behind this.
 const APART: [&str; 2] = ["unshare", "--net"];
+/// What a network of its own has to allow.
+const TRY: &str = "ip link set lo up && ip link add try0 type veth peer name try1 && \
+                   echo 1 > /proc/sys/net/ipv4/ip_forward";
 
 impl Args {
     /// Chaos small enough to run with the tests.
@@ -51,9 +54,8 @@ impl Args {
     /// are not allowed.
     pub(crate) fn run_as_built(&self, workspace: &Workspace) -> Result<Verdict> {
         let [program, option] = APART;
-        let tried = process::output(Command::new(program).args([option, "ip", "link", "set", "lo", "up"]));
-        if let Err(error) = tried {
-            eprintln!("SKIPPED: no network namespaces here (hint: they need root and iproute2): {error:#}");
+        if let Err(error) = process::output(Command::new(program).args([option, "sh", "-c", TRY])) {
+            eprintln!("SKIPPED: no network of its own here (hint: it needs root and iproute2): {error:#}");
             return Ok(Verdict::Holds);
         }
         self.run_as(workspace, crash::as_built(workspace))
