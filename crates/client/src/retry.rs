@@ -17,6 +17,8 @@ const PAUSE_MOST: Duration = Duration::from_secs(2);
 pub(crate) enum Repeat {
     /// The same as once.
     Harmless,
+    /// The same as once, and it may take as long as the deadline: nobody else is asked meanwhile.
+    HarmlessAndLong,
     /// Something else, so it is sent again only when the first was certainly not done.
     OnlyIfRefused,
 }
@@ -26,7 +28,9 @@ pub(crate) fn pause(error: &ClientError, repeat: Repeat, tries: u32) -> Option<D
     match (error, repeat) {
         (ClientError::Busy { retry_after: Some(after), .. }, _) => Some(*after),
         (ClientError::Busy { retry_after: None, .. }, _)
-        | (ClientError::Unavailable { .. }, Repeat::Harmless) => Some(backoff(tries)),
+        | (ClientError::Unavailable { .. }, Repeat::Harmless | Repeat::HarmlessAndLong) => {
+            Some(backoff(tries))
+        }
         (ClientError::Unavailable { .. }, Repeat::OnlyIfRefused)
         | (
             ClientError::Invalid { .. }

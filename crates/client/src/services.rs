@@ -86,7 +86,7 @@ impl Runs {
 
     /// Folds the run's journal anew and compares it with the live state.
     pub async fn replay(&self, run: &str) -> Result<v1::ReplayResponse, ClientError> {
-        ask!(self.0, Repeat::Harmless, RunServiceClient::replay(named(run)))
+        ask!(self.0, Repeat::HarmlessAndLong, RunServiceClient::replay(named(run)))
     }
 
     /// Gives an event to this run alone.
@@ -198,7 +198,7 @@ pub struct Resources(pub(crate) Link);
 impl Resources {
     /// Applies files together. What is wrong with them is in the answer, it is no error of the request.
     pub async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, ClientError> {
-        ask!(self.0, Repeat::Harmless, ResourceServiceClient::apply(request))
+        ask!(self.0, Repeat::HarmlessAndLong, ResourceServiceClient::apply(request))
     }
 
     /// Stored definitions.
@@ -242,7 +242,7 @@ impl Admin {
 
     /// Checks that no work is stuck.
     pub async fn doctor(&self) -> Result<v1::DoctorResponse, ClientError> {
-        ask!(self.0, Repeat::Harmless, AdminServiceClient::doctor(v1::DoctorRequest::default()))
+        ask!(self.0, Repeat::HarmlessAndLong, AdminServiceClient::doctor(v1::DoctorRequest::default()))
     }
 
     /// Which nodes there are and who owns which shard.
@@ -254,7 +254,7 @@ impl Admin {
     pub async fn rebuild_ledger(&self) -> Result<v1::RebuildLedgerResponse, ClientError> {
         ask!(
             self.0,
-            Repeat::Harmless,
+            Repeat::HarmlessAndLong,
             AdminServiceClient::rebuild_ledger(v1::RebuildLedgerRequest::default())
         )
     }

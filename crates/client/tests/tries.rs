@@ -154,3 +154,13 @@ async fn an_address_that_is_none_is_said_even_among_others_that_answer() {
     let error = Client::connect(&format!("{answers},no address")).await.unwrap_err().to_string();
     assert!(error.contains("`no address` is no address"), "{error}");
 }
+
+#[tokio::test]
+async fn a_request_that_takes_long_is_not_taken_elsewhere_while_it_is_worked_on() {
+    let (answers, _) = server(Code::Unavailable, 0).await;
+    let client = Client::connect(&format!("{},{answers}", silent().await)).await.unwrap();
+    // Longer than a coordinator gets for a short one.
+    let within = Duration::from_millis(3_500);
+    let error = client.with_deadline(within).admin().doctor().await.unwrap_err();
+    assert_eq!(error, ClientError::TimedOut { after: within });
+}
