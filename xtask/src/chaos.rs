@@ -15,9 +15,9 @@ use crate::{crash, process, servers};
 /// Starts three coordinators, three workers, two connectors, three members of etcd and PostgreSQL, most of them on hosts
 /// of their own (network namespaces, which needs root), keeps orders in flight against a business system that does
 /// everything twice that it is told twice, and lets faults happen in random order: kills, standstills, partitions,
-/// restarts, steps of a clock. Holds when no accepted order is lost, done twice, stuck or failed, `doctor` finds nothing, and events are
-/// accepted in time while an owner's shards move. The seed decides what happens when and is printed. Logs, and the
-/// stories of runs that went wrong, stay in target/crash/chaos. Twenty times each take about an hour.
+/// restarts, steps of a clock. Holds when no accepted order is lost, done twice, stuck or failed, `doctor` finds nothing,
+/// and events are accepted in time while an owner's shards move. The seed decides what happens when and is printed.
+/// Logs, and the stories of runs that went wrong, stay in target/crash/chaos. Twenty times each take about an hour.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Times that each fault happens

@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 #[derive(Parser)]
 struct Load {
     /// HOST:PORT of the coordinator; of several, separated by commas, the callers of W1 are shared out among all.
-    #[arg(long, default_value = "127.0.0.1:7700", value_delimiter = ',', required = true)]
+    #[arg(long, default_value = "127.0.0.1:7700", value_delimiter = ',')]
     address: Vec<String>,
     #[command(subcommand)]
     workload: Workload,

@@ -1,7 +1,7 @@
 //! Client library: talks to the coordinators of a cluster.
 //!
-//! Owns: the connections, deadlines, trying again, going to another coordinator, and what an error asks of the caller. Never: shows anything, or
-//! knows what a definition or a run means.
+//! Owns: the connections, deadlines, trying again, going to another coordinator, and what an error asks of the caller.
+//! Never: shows anything, or knows what a definition or a run means.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,5 @@
-//! Real servers for tests: each in a folder of its own, on loopback or on a host of a [`Network`], gone with the value that stands for it.
+//! Real servers for tests: each in a folder of its own, on loopback or on a host of a [`Network`], gone with the value
+//! that stands for it.
 //!
 //! Owns: where a server's program is found, how it is started, stopped and killed. Never: depends on a crate of the
 //! product (that is why every crate may use it in its tests), or touches a server that it did not start.
