@@ -35,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) settled: Settled,
     /// Processes that ended without being told to.
     pub(crate) died: Vec<String>,
-    /// Shards that an old owner lost because the journal refused what it still wrote.
+    /// Appends of old owners of shards that the journal refused.
     pub(crate) refused_by_journal: usize,
     /// From the last fault to the end of the last run.
     pub(crate) settling: Duration,
@@ -113,7 +113,7 @@ impl Report {
             "foreign_postings": self.fates.foreign_postings,
             "doctor_findings": self.findings.len(),
             "died_by_themselves": self.died,
-            "shards_refused_by_the_journal": self.refused_by_journal,
+            "appends_refused_by_the_journal": self.refused_by_journal,
             "settled_after_s": (self.settling.as_secs_f64() * 10.0).round() / 10.0,
             "holds": self.holds(),
         })

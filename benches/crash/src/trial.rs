@@ -25,8 +25,8 @@ const PAUSE_MEAN_MS: f64 = 200.0;
 const PAUSE_MS: std::ops::RangeInclusive<f64> = 50.0..=600.0;
 /// Runs whose stories are written down though nothing is wrong with them.
 const SLOWEST: usize = 5;
-/// What a coordinator logs when the journal refuses what an old owner of a shard writes.
-const REFUSED_BY_JOURNAL: &str = "a shard is somebody else's by now";
+/// How the log of an old owner of a shard tells that the journal refused what it still wrote.
+const REFUSED_BY_JOURNAL: &str = "the journal refused an append";
 
 /// What every trial is given.
 #[derive(clap::Args, Clone, Debug)]

@@ -112,7 +112,18 @@ async fn commit(link: &mut Link, parts: Vec<Part>) -> Vec<(Part, Result<(), Appe
         (Ok(holders), false) => Err(refused_part(part, holders, retry_after)),
     };
     let outcomes = parts.iter().map(outcome).collect::<Vec<_>>();
+    for (part, outcome) in parts.iter().zip(&outcomes) {
+        note_fenced(part.shard, part.hold.epoch, outcome);
+    }
     parts.into_iter().zip(outcomes).collect()
+}
+
+/// What shows that an owner that was away too long wrote nothing.
+fn note_fenced(shard: ShardId, epoch: Epoch, outcome: &Result<(), AppendError>) {
+    if let Err(AppendError::Fenced { held_by }) = outcome {
+        let (shard, epoch, held_by) = (shard.0, epoch.0, held_by.0);
+        tracing::warn!(shard, epoch, held_by, "the journal refused an append: its shard has a later owner");
+    }
 }
 
 /// Why nothing was inserted of a part: its shard is held otherwise now.
@@ -224,10 +235,12 @@ async fn enlighten(link: &mut Link, strangers: Vec<Stranger>) {
     let shards = strangers.iter().map(|stranger| stranger.shard).collect();
     let holders = link.run(&Holders { shards }).await;
     for Stranger { shard, epoch, done } in strangers {
-        done.answer(Err(match &holders {
+        let outcome = Err(match &holders {
             Ok(holders) => refusal(epoch, holders.get(&shard).map(|(held_by, _)| *held_by)),
             Err(trouble) => trouble.on_append(retry_after),
-        }));
+        });
+        note_fenced(shard, epoch, &outcome);
+        done.answer(outcome);
     }
 }
 
