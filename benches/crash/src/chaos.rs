@@ -26,6 +26,8 @@ const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 /// Between two faults: until so many runs have ended, at most so long.
 const BREATH_RUNS: u64 = 64;
 const BREATH_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two faults: until every order so far is accepted, at most so long.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -205,6 +207,8 @@ impl System for Chaos {
             faults.push(Fault { name: kind.name(), at: Instant::now(), acceptance_max });
             self.happen(kind, dice).await?;
             self.cluster.whole().await?;
+            // What this one held up is not the next one's doing.
+            load.caught_up(CATCH_UP_PATIENCE).await;
             load.progress(BREATH_RUNS, BREATH_PATIENCE).await;
         }
         Ok(faults)

@@ -138,6 +138,15 @@ impl Load {
         }
     }
 
+    /// Waits until every order so far is accepted, but not for ever.
+    pub(crate) async fn caught_up(&self, patience: Duration) {
+        let (begun, sent) = (Instant::now(), Order(self.next.get()));
+        let is_behind = || self.courses.borrow().range(..sent).any(|(_, course)| course.accepted.is_none());
+        while is_behind() && begun.elapsed() < patience {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn caller(&self) -> anyhow::Result<()> {
         while !self.stopping.get() {
             let sent = Instant::now();

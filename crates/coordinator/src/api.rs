@@ -9,6 +9,7 @@ mod http;
 mod resources;
 mod runs;
 mod schedules;
+mod spread;
 mod starts;
 mod status;
 
@@ -19,11 +20,14 @@ use kapell_proto::peer::v1::peer_service_server::PeerServiceServer;
 use kapell_proto::v1;
 use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming_up_to};
 use kapell_wire::peer::ASK_FRAME_BYTES_MAX;
+use ractor::ActorRef;
+use tokio::sync::oneshot;
 use tonic::transport::Server;
 
 use crate::limits::{APPLY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::options::CoordinatorOptions;
 use crate::peer::PeerServer;
+use crate::placement::{Known, PlacementMessage};
 use crate::root::Root;
 use crate::session::{ConnectorSessions, Liveness, Streams, WorkerSessions};
 
@@ -36,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) definitions: Arc<crate::definitions::Definitions>,
     pub(crate) ingest: crate::ingest::Ingest,
     pub(crate) peers: Arc<crate::peer::Peers>,
-    pub(crate) placement: ractor::ActorRef<crate::placement::PlacementMessage>,
+    pub(crate) placement: ActorRef<PlacementMessage>,
     pub(crate) journal: Arc<dyn kapell_journal::Journal>,
     pub(crate) ledger: Arc<dyn kapell_ledger::Ledger>,
     pub(crate) runtime: Runtime,
@@ -64,12 +68,16 @@ impl Parts {
 
     /// Waits until this node knows at least this revision of the definitions.
     async fn follow(&self, revision: u64) -> Result<(), tonic::Status> {
-        if self.definitions.in_force().revision >= revision {
-            return Ok(());
-        }
-        let followed = self.definitions.follow(&*self.journal).await;
+        let followed = self.definitions.follow_to(revision, &*self.journal).await;
         followed
             .map_err(|error| tonic::Status::unavailable(format!("stored, but not read here yet: {error}")))
+    }
+
+    /// What this node knows of the cluster.
+    async fn known(&self) -> Result<Known, tonic::Status> {
+        let (reply, known) = oneshot::channel();
+        drop(self.placement.cast(PlacementMessage::Look(reply)));
+        known.await.map_err(|_| tonic::Status::unavailable("the node is stopping"))
     }
 }
 

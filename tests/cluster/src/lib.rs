@@ -160,12 +160,13 @@ impl Node {
         of.map(|shard| ShardId(u16::try_from(shard.shard).unwrap())).collect()
     }
 
-    /// Applies definitions here.
-    pub async fn apply(&self, text: &str) {
+    /// Applies definitions here; answers what it is warned of.
+    pub async fn apply(&self, text: &str) -> Vec<v1::Diagnostic> {
         let file = v1::SourceFile { name: "all.yaml".to_owned(), text: text.to_owned() };
         let request = v1::ApplyRequest { files: vec![file], dry_run: false };
         let answer = self.client.resources().apply(request).await.unwrap();
         assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+        answer.warnings
     }
 
     /// Waits until this node knows a revision of the definitions.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kapell_client::v1::RunState;
 use kapell_client::{cloudevents, v1};
+use kapell_model::ShardId;
 use kapell_runtime::{Net as _, SystemNet};
 use kapell_tests_cluster::{Node, SHARDS, Site, TTL, worker};
 use tokio::time::Instant;
@@ -117,6 +118,11 @@ async fn start_all(node: &Node, workflow: &str, keys: std::ops::Range<u32>) -> V
 }
 
 async fn news(node: &Node, key: u32) -> u32 {
+    publish(node, "com.example.news", key).await.delivered
+}
+
+/// An event of a type about a key.
+async fn publish(node: &Node, event_type: &str, key: u32) -> v1::PublishResult {
     let json =
         cloudevents::cloud_event::cloud_event_attribute_value::Attr::CeString("application/json".to_owned());
     let json = cloudevents::cloud_event::CloudEventAttributeValue { attr: Some(json) };
@@ -124,14 +130,14 @@ async fn news(node: &Node, key: u32) -> u32 {
         id: format!("news-{key}"),
         source: "/test".to_owned(),
         spec_version: "1.0".to_owned(),
-        r#type: "com.example.news".to_owned(),
+        r#type: event_type.to_owned(),
         data: Some(cloudevents::cloud_event::Data::TextData(format!("{{\"key\":\"k{key}\"}}"))),
         attributes: [("datacontenttype".to_owned(), json)].into(),
     };
     let request = v1::PublishRequest { namespace: String::new(), events: vec![event] };
-    let answer = node.client.events().publish(request).await.unwrap();
-    assert!(answer.results[0].refusal.is_none(), "{answer:?}");
-    answer.results[0].delivered
+    let result = node.client.events().publish(request).await.unwrap().results.remove(0);
+    assert!(result.refusal.is_none(), "{result:?}");
+    result
 }
 
 fn steer(run: &str) -> v1::SteerRequest {
@@ -165,21 +171,47 @@ async fn any_node_takes_any_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn definitions_are_changed_anywhere_and_known_everywhere() {
+async fn what_was_applied_at_one_node_is_known_to_every_other_at_once() {
     let Some(site) = Site::new() else { return };
     let (a, b) = two(&site).await;
-    for (node, other, revision) in [(&b, &a, 2), (&a, &b, 3)] {
-        let text = format!(
-            "{DEFINITIONS}\n---\napiVersion: kapell.dev/v1\nkind: Specialist\nmetadata: {{ name: s{revision} }}\nspec:\n  skills:\n    - name: s{revision}.noop\n      rules: {{ rows: [{{ then: {{}} }}] }}\n"
-        );
-        node.apply(&text).await;
-        other.knows(revision).await;
+    for change in 0..20 {
+        let (node, other) = if change % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        assert_eq!(node.apply(&on_event(change)).await, [], "nobody is out of reach");
+        assert_eq!(publish(other, &event_type(change), 0).await.runs.len(), 1, "{change}");
     }
-    let kind =
-        v1::GetResourcesRequest { kind: "specialist".to_owned(), ..v1::GetResourcesRequest::default() };
+    let kind = v1::GetResourcesRequest { kind: "workflow".to_owned(), ..v1::GetResourcesRequest::default() };
     let of = async |node: &Node| node.client.resources().get(kind.clone()).await.unwrap().resources;
     assert_eq!(of(&a).await, of(&b).await);
-    assert_eq!(of(&a).await.len(), 3);
+    assert_eq!(of(&a).await.len(), 3 + 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_applies_is_told_which_node_may_not_know_of_it() {
+    let Some(site) = Site::new() else { return };
+    let ways = ["a", "b"].map(|name| (name, site.way_to_journal()));
+    let nodes = ways.clone().map(|(name, way)| site.node_at(name, "127.0.0.1:0", way));
+    let nodes = join_all(nodes).await;
+    nodes[0].owners(&[&nodes[0], &nodes[1]]).await;
+    let (applies, other) =
+        if nodes[0].shards_of(&nodes[0]).await.contains(&ShardId(0)) { (0, 1) } else { (1, 0) };
+    ways[other].1.go();
+    let warnings = nodes[applies].apply(DEFINITIONS).await;
+    let text = format!("node `{}` may not know of it yet: it is away", ways[other].0);
+    assert!(warnings.len() == 1 && warnings[0].message.starts_with(&text), "{warnings:?}");
+    ways[other].1.back();
+    nodes[other].knows(1).await;
+}
+
+fn event_type(no: u32) -> String {
+    format!("com.example.t{no}")
+}
+
+/// A workflow that is started by events of this type.
+fn on_event(no: u32) -> String {
+    let event_type = event_type(no);
+    format!(
+        "apiVersion: kapell.dev/v1\nkind: Workflow\nmetadata: {{ name: w{no} }}\nspec:\n  on: {{ type: {event_type} }}\n  steps: [{{ id: one, wait: {{ for: 1h }} }}]\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

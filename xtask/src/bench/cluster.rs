@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::Amount;
 use super::figures::{Better, Figure};
+use super::kapell::{self, figure};
 use super::site::{self, Running, answer, number};
-use super::{Amount, kapell};
 use crate::clock::{self, Stopwatch};
-use crate::servers;
 use crate::workspace::{Profile, Workspace};
+use crate::{process, servers};
 
 /// How many coordinators there are, one after the other.
 const COORDINATORS: [usize; 3] = [1, 2, 4];
 /// Callers at once.
-const CALLERS: [u32; 2] = [64, 512];
+pub(crate) const CALLERS: [u32; 2] = [64, 512];
+/// Load before it is measured.
+const WARM_SECS: &str = "3";
 /// Time that a cluster gets to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Addresses that a cluster needs besides its coordinators': of etcd, twice, and PostgreSQL.
@@ -31,41 +34,58 @@ pub(crate) fn measure(workspace: &Workspace, amount: Amount) -> Result<Vec<Figur
     for callers in CALLERS {
         let mut of_one = None;
         for coordinators in COORDINATORS {
-            let cluster = LocalCluster::start(workspace, coordinators)?;
-            let _worker = cluster.worker()?;
-            answer(&mut cluster.load(&["first"]))?;
-            let (many, secs) = (callers.to_string(), amount.seconds.to_string());
-            let answer =
-                answer(&mut cluster.load(&["w1", "--callers", &many, "--warm", "3", "--secs", &secs]))?;
-            let steps = number(&answer, "steps_per_s")?;
-            let of_one = *of_one.get_or_insert(steps);
-            let named = Named::of(coordinators).context("a size without names")?;
-            let figure = |metric, better, value| kapell::figure("w7", callers, metric, better, value);
-            figures.push(figure(named.steps, Better::Higher, steps));
-            figures.push(figure(named.p50, Better::Lower, number(&answer, "p50_ms")?));
-            figures.push(figure(named.share, Better::Higher, steps / of_one));
+            let cell = LocalCluster::start(workspace, coordinators)?.measure(callers, amount.seconds)?;
+            let share = cell.steps_per_s / *of_one.get_or_insert(cell.steps_per_s);
+            let mut add = |what, better, value| {
+                figures.push(figure("w7", callers, metric(coordinators, what), better, value));
+            };
+            add("steps/s", Better::Higher, cell.steps_per_s);
+            add("p50 ms", Better::Lower, cell.p50_ms);
+            add("share of one", Better::Higher, share);
+            for (what, spent) in COSTS.into_iter().zip(cell.costs) {
+                add(what, Better::Lower, spent);
+            }
         }
+    }
+    figures.extend(journal_alone(workspace)?);
+    Ok(figures)
+}
+
+/// What the cluster's journal takes from appenders of its own, beside bare inserts.
+fn journal_alone(workspace: &Workspace) -> Result<Vec<Figure>> {
+    let mut bench = kapell::benchmark(workspace, "kapell-journal-postgres");
+    bench.env("KAPELL_TEST_SERVERS", "required");
+    let table = process::output(&mut bench)?;
+    eprint!("{table}");
+    let mut figures = Vec::new();
+    for appenders in [64, 1024] {
+        let (ours, floor) = kapell::appends(&table, appenders)?;
+        figures.push(figure("w7", appenders, "journal alone, appends/s", Better::Higher, ours));
+        figures.push(figure("w7", appenders, "floor: bare inserts, rows/s", Better::Higher, floor));
     }
     Ok(figures)
 }
 
-/// How the figures of one size are called.
-struct Named {
-    steps: &'static str,
-    p50: &'static str,
-    share: &'static str,
+/// What a figure of so many coordinators is called.
+pub(crate) fn metric(coordinators: usize, what: &str) -> String {
+    format!("{coordinators} coordinator{}: {what}", if coordinators == 1 { "" } else { "s" })
 }
 
-impl Named {
-    fn of(coordinators: usize) -> Option<Self> {
-        let (steps, p50, share) = match coordinators {
-            1 => ("1 coordinator: steps/s", "1 coordinator: p50 ms", "1 coordinator: share of one"),
-            2 => ("2 coordinators: steps/s", "2 coordinators: p50 ms", "2 coordinators: share of one"),
-            4 => ("4 coordinators: steps/s", "4 coordinators: p50 ms", "4 coordinators: share of one"),
-            _ => return None,
-        };
-        Some(Self { steps, p50, share })
-    }
+/// What a step costs: processor time of each, and what goes over the network. `docs/scaling.md` counts on them.
+const COSTS: [&str; 5] = [
+    "coordinators us a step",
+    "worker us a step",
+    "PostgreSQL us a step",
+    "etcd us a step",
+    "network bytes a step",
+];
+
+/// What was measured of one cluster.
+struct Cell {
+    steps_per_s: f64,
+    p50_ms: f64,
+    /// As named in [`COSTS`].
+    costs: [f64; COSTS.len()],
 }
 
 /// A cluster as `deploy/local-cluster.sh` starts it; ended in order when dropped.
@@ -109,6 +129,41 @@ impl LocalCluster {
             clock::pause(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    fn measure(&self, callers: u32, secs: u32) -> Result<Cell> {
+        let worker = self.worker()?;
+        answer(&mut self.load(&["first"]))?;
+        let (callers, secs) = (callers.to_string(), secs.to_string());
+        let load =
+            |secs| answer(&mut self.load(&["w1", "--callers", &callers, "--warm", "0", "--secs", secs]));
+        load(WARM_SECS)?;
+        let before = self.spent(&worker)?;
+        let answer = load(&secs)?;
+        let after = self.spent(&worker)?;
+        let steps_per_s = number(&answer, "steps_per_s")?;
+        let steps = steps_per_s * secs.parse::<f64>()?;
+        let mut costs = after;
+        costs.iter_mut().zip(before).for_each(|(cost, before)| *cost = (*cost - before) / steps);
+        Ok(Cell { steps_per_s, p50_ms: number(&answer, "p50_ms")?, costs })
+    }
+
+    /// All that was spent so far, as named in [`COSTS`]: microseconds, and bytes.
+    fn spent(&self, worker: &Running) -> Result<[f64; COSTS.len()]> {
+        let mut coordinators = 0.0;
+        for number in 1..=self.addresses.len() {
+            coordinators += self.processor_secs(&format!("coordinator-{number}"))?;
+        }
+        let (postgres, etcd) = (self.processor_secs("postgres")?, self.processor_secs("etcd")?);
+        let micros = [coordinators, worker.processor_secs()?, postgres, etcd].map(|secs| secs * 1e6);
+        let [coordinators, worker, postgres, etcd] = micros;
+        Ok([coordinators, worker, postgres, etcd, site::loopback_bytes()?])
+    }
+
+    /// Of what the script has started under that name.
+    fn processor_secs(&self, name: &str) -> Result<f64> {
+        let process = std::fs::read_to_string(self.folder.join(format!("data/{name}.pid")))?;
+        site::processor_secs(process.trim().parse()?)
     }
 
     fn worker(&self) -> Result<Running> {

@@ -2,6 +2,8 @@
 //!
 //! Owns: which direction is better, the ratio, and what must be zero. Never: measures.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::targets;
@@ -24,7 +26,7 @@ pub(crate) struct Figure {
     pub(crate) workload: &'static str,
     pub(crate) concurrency: u32,
     /// With its unit at the end.
-    pub(crate) metric: &'static str,
+    pub(crate) metric: Cow<'static, str>,
     pub(crate) better: Better,
     pub(crate) value: f64,
 }
@@ -51,11 +53,11 @@ impl Figures {
         let mut rows = Rows::new(columns);
         for ours in &self.ours {
             let theirs = self.theirs_of(ours);
-            let target = targets::target(ours.workload, ours.concurrency, ours.metric);
+            let target = targets::target(ours.workload, ours.concurrency, &ours.metric);
             rows.push([
                 ours.workload.into(),
                 ours.concurrency.into(),
-                ours.metric.into(),
+                ours.metric.clone().into(),
                 theirs.and_then(|theirs| ratio(ours, theirs)).map_or(Value::Null, short),
                 short(ours.value),
                 theirs.map_or(Value::Null, |theirs| short(theirs.value)),
@@ -76,18 +78,21 @@ impl Figures {
 
     fn theirs_of(&self, ours: &Figure) -> Option<&Figure> {
         let same = |theirs: &&Figure| {
-            (theirs.workload, theirs.concurrency, theirs.metric)
-                == (ours.workload, ours.concurrency, ours.metric)
+            (theirs.workload, theirs.concurrency, &theirs.metric)
+                == (ours.workload, ours.concurrency, &ours.metric)
         };
         self.theirs.iter().find(same)
     }
 
     /// Whether a value reaches its target; `None`: it has none, or what it is held against was not measured.
     fn holds(&self, ours: &Figure) -> Option<bool> {
-        let target = targets::target(ours.workload, ours.concurrency, ours.metric)?;
+        let target = targets::target(ours.workload, ours.concurrency, &ours.metric)?;
         let times = self.theirs_of(ours).and_then(|theirs| ratio(ours, theirs));
         let of = |metric: &str| {
-            let same = |other: &&Figure| (other.workload, other.metric) == (ours.workload, metric);
+            let same = |other: &&Figure| {
+                (other.workload, other.concurrency) == (ours.workload, ours.concurrency)
+                    && other.metric == metric
+            };
             self.ours.iter().find(same).map(|other| other.value)
         };
         target.holds(ours.value, times, of)
@@ -115,7 +120,7 @@ mod tests {
     use super::*;
 
     fn figure(better: Better, value: f64) -> Figure {
-        Figure { workload: "w1", concurrency: 64, metric: "x", better, value }
+        Figure { workload: "w1", concurrency: 64, metric: "x".into(), better, value }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Owns: how each workload is set up here and which figures it gives. Never: compares.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -228,19 +229,32 @@ pub(crate) fn latencies(workload: &'static str, callers: u32, answer: &Value) ->
     ])
 }
 
-/// Group commits of 64 appenders, as the journal's own benchmark prints them.
+/// Group commits of 64 appenders, as the journal's own benchmark measures them.
 fn journal_alone(workspace: &Workspace, site: &Site) -> Result<f64> {
-    let mut bench = workspace.command("cargo");
-    bench.args(["bench", "-p", "kapell-journal-local", "--bench", "append"]);
+    let mut bench = benchmark(workspace, "kapell-journal-local");
     bench.env("KAPELL_BENCH_DIR", &site.folder);
-    let text = process::output(&mut bench)?;
-    appends_of_64(&text).context("the journal's benchmark prints another table than it did")
+    Ok(appends(&process::output(&mut bench)?, 64)?.0)
 }
 
-/// `64 RATIO | APPENDS/S P50 P99 | floor …`.
-fn appends_of_64(text: &str) -> Option<f64> {
-    let of_64 = |line: &&str| line.split_whitespace().next() == Some("64");
-    text.lines().find(of_64)?.split('|').nth(1)?.split_whitespace().next()?.parse().ok()
+/// A journal's own benchmark.
+pub(crate) fn benchmark(workspace: &Workspace, package: &str) -> Command {
+    let mut bench = workspace.command("cargo");
+    bench.args(["bench", "-p", package, "--bench", "append"]);
+    bench
+}
+
+/// What it prints of so many appenders, in appends a second: the journal, and the floor.
+pub(crate) fn appends(table: &str, appenders: u32) -> Result<(f64, f64)> {
+    read_appends(table, appenders).context("the journal's benchmark prints another table than it did")
+}
+
+/// `64 RATIO | APPENDS/S P50 P99 | floor APPENDS/S …`.
+fn read_appends(table: &str, appenders: u32) -> Option<(f64, f64)> {
+    let of_these = |line: &&str| line.split_whitespace().next() == Some(&appenders.to_string());
+    let mut parts = table.lines().find(of_these)?.split('|').skip(1);
+    let mut rate =
+        || parts.next()?.trim().trim_start_matches("floor").split_whitespace().next()?.parse().ok();
+    Some((rate()?, rate()?))
 }
 
 /// Which steps a slow worker executed.
@@ -264,11 +278,11 @@ impl Executions {
 pub(crate) fn figure(
     workload: &'static str,
     concurrency: u32,
-    metric: &'static str,
+    metric: impl Into<Cow<'static, str>>,
     better: Better,
     value: f64,
 ) -> Figure {
-    Figure { workload, concurrency, metric, better, value }
+    Figure { workload, concurrency, metric: metric.into(), better, value }
 }
 
 #[cfg(test)]
@@ -284,7 +298,8 @@ mod tests {
     #[test]
     fn the_journals_table_is_understood() {
         let text = "appenders  ratio | appends/s\n        1   0.95 |        3000    0.3  0.5 | floor 1 2 3\n       64   0.91 |       85000    0.7    1.9 | floor       93000 0.6 1.8\n";
-        assert_eq!(appends_of_64(text), Some(85_000.0));
-        assert_eq!(appends_of_64("nothing"), None);
+        assert_eq!(read_appends(text, 64), Some((85_000.0, 93_000.0)));
+        assert_eq!(read_appends(text, 1), Some((3_000.0, 1.0)));
+        assert_eq!(read_appends("nothing", 64), None);
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use super::figures::{Better, Figure};
 use super::kapell::{Executions, figure, latencies};
 use super::site::{self, Running, answer, fresh_folder, number};
-use super::{Amount, Workload};
+use super::{Amount, Workload, cluster};
 use crate::clock::{self, Stopwatch};
 use crate::process;
 use crate::report::Verdict;
@@ -76,7 +76,8 @@ impl Restate {
             Workload::W2 => self.fan_out(),
             Workload::W3 => self.first_run(),
             Workload::W4 => self.killed(),
-            Workload::W5 | Workload::W6 | Workload::W7 | Workload::Recovery => Ok(Vec::new()),
+            Workload::W7 => self.alone(amount),
+            Workload::W5 | Workload::W6 | Workload::Recovery => Ok(Vec::new()),
         }
     }
 
@@ -134,6 +135,17 @@ impl Restate {
             figures.push(figure("w1", callers, "steps/s", Better::Higher, number(&answer, "per_s")? * 5.0));
         }
         Ok(figures)
+    }
+
+    /// The load of W7, which is that of W1, on one server with its own log: beside our coordinators over PostgreSQL.
+    fn alone(&self, amount: Amount) -> Result<Vec<Figure>> {
+        let pair = self.start("w7")?;
+        let figures = cluster::CALLERS.map(|callers| {
+            let answer = self.closed_loop(&pair, "/Bench/five", callers, amount.seconds)?;
+            let steps = number(&answer, "per_s")? * 5.0;
+            Ok(figure("w7", callers, cluster::metric(1, "steps/s"), Better::Higher, steps))
+        });
+        figures.into_iter().collect()
     }
 
     fn fan_out(&self) -> Result<Vec<Figure>> {

@@ -45,6 +45,34 @@ impl Running {
         let kib: f64 = line.split_whitespace().nth(1).context("an empty Pss")?.parse()?;
         Ok(kib / 1024.0)
     }
+
+    /// As [`processor_secs`].
+    pub(crate) fn processor_secs(&self) -> Result<f64> {
+        processor_secs(self.0.id())
+    }
+}
+
+/// Processor time that a process and all its children have used, those that have ended too; in seconds.
+pub(crate) fn processor_secs(process: u32) -> Result<f64> {
+    // What Linux counts in, on every platform.
+    const TICKS_PER_SEC: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name before it may have spaces and brackets. utime, stime, cutime and cstime are the fields 14 to 17.
+    let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
+    let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<f64>);
+    let own = ticks.sum::<Result<f64, _>>()? / TICKS_PER_SEC;
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
+    // One that ends meanwhile counts for its parent the next time.
+    Ok(children.split_whitespace().filter_map(|child| processor_secs(child.parse().ok()?).ok()).sum::<f64>()
+        + own)
+}
+
+/// Bytes that have gone through the loopback interface: all that processes on this machine have told each other.
+pub(crate) fn loopback_bytes() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/net/dev")?;
+    let loopback = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+    let received = loopback.and_then(|line| line.split_whitespace().next());
+    Ok(received.context("no loopback interface")?.parse()?)
 }
 
 impl Drop for Running {

@@ -13,7 +13,6 @@ use super::{Parts, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
-use crate::placement::{Known, PlacementMessage};
 use crate::shard::{Audit, Rebuilt, Request, Stats, SubmitError, rebuild as rebuild_shard};
 
 /// What operators ask of a node.
@@ -116,14 +115,8 @@ async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
     Ok(answer)
 }
 
-async fn known(parts: &Parts) -> Result<Known, Status> {
-    let (reply, known) = oneshot::channel();
-    drop(parts.placement.cast(PlacementMessage::Look(reply)));
-    known.await.map_err(|_| Status::unavailable("the node is stopping"))
-}
-
 async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
-    let known = known(parts).await?;
+    let known = parts.known().await?;
     let members = known.members.values().map(|member| v1::ClusterMember {
         node: member.node.to_string(),
         address: member.address.clone(),
@@ -147,7 +140,7 @@ async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
 
 /// Adds what other nodes find in their shards, and what nobody can look at.
 async fn ask_others(parts: &Parts, answer: &mut v1::DoctorResponse) -> Result<(), Status> {
-    let known = known(parts).await?;
+    let known = parts.known().await?;
     for member in known.members.values().filter(|member| member.node.as_str() != &*parts.node) {
         let asked = async {
             let channel = parts.peers.channel(&member.address).await.map_err(|error| error.to_string())?;

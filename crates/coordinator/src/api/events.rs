@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Parts, status};
 use crate::ingest::{Accepted, Refused};
+use crate::shard::SubmitError;
 
 /// Takes events.
 pub(super) struct Events(pub(super) Parts);
@@ -77,8 +78,18 @@ pub(super) async fn all(
             })),
         });
     }
-    let mut published = parts.ingest.publish(namespace, events).await.into_iter().map(result_of);
+    let mut published = parts.ingest.publish(namespace, events).await;
+    if published.iter().any(is_for_nobody) && !parts.known().await.is_ok_and(|known| known.joined) {
+        // Out of the cluster, it may not know of the definitions that the event is for.
+        let unsure = published.iter_mut().filter(|published| is_for_nobody(published));
+        unsure.for_each(|published| *published = Err(SubmitError::Unavailable.into()));
+    }
+    let mut published = published.into_iter().map(result_of);
     results.into_iter().filter_map(|result| result.or_else(|| published.next())).collect()
+}
+
+fn is_for_nobody(published: &Result<Accepted, Refused>) -> bool {
+    published.as_ref().is_ok_and(|accepted| accepted.runs.is_empty() && accepted.delivered == 0)
 }
 
 fn result_of(published: Result<Accepted, Refused>) -> v1::PublishResult {

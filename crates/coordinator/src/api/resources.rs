@@ -9,7 +9,7 @@ use kapell_wire::DefinitionRecord;
 use tokio::sync::{Mutex, oneshot};
 use tonic::{Request as GrpcRequest, Response, Status};
 
-use super::{Parts, forward, status};
+use super::{Parts, forward, spread, status};
 use crate::answer::replying;
 use crate::definitions::{CONTROL, InForce, place, text};
 use crate::shard::{Request, SubmitError};
@@ -32,7 +32,14 @@ impl v1::resource_service_server::ResourceService for Resources {
             self.0.follow(answer.get_ref().revision).await?;
             return Ok(answer);
         }
-        apply(&self.0, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        let dry_run = request.dry_run;
+        let mut answer = apply(&self.0, request).await?;
+        if answer.errors.is_empty() && !dry_run {
+            let untold = spread::tell_others(&self.0, answer.revision).await?;
+            answer.warnings.extend(untold.iter().map(spread::Untold::warning));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn get(
@@ -76,7 +83,11 @@ impl v1::resource_service_server::ResourceService for Resources {
             self.0.follow(answer.get_ref().revision).await?;
             return Ok(answer);
         }
-        delete(&self.0, request.into_inner()).await.map(Response::new)
+        let answer = delete(&self.0, request.into_inner()).await?;
+        for untold in spread::tell_others(&self.0, answer.revision).await? {
+            tracing::warn!(node = %untold.node, error = untold.error, "a node was not told what was deleted");
+        }
+        Ok(Response::new(answer))
     }
 }
 

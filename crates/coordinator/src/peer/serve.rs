@@ -12,7 +12,9 @@ use kapell_model::ShardId;
 use kapell_proto::peer::v1::answer::What as Said;
 use kapell_proto::peer::v1::peer_message::Kind;
 use kapell_proto::peer::v1::peer_service_server::PeerService;
-use kapell_proto::peer::v1::{Answer, Ask, Done, Hello, NotOwner, Note, PeerFrame, Unavailable};
+use kapell_proto::peer::v1::{
+    Answer, Ask, Done, FollowRequest, FollowResponse, Hello, NotOwner, Note, PeerFrame, Unavailable,
+};
 use kapell_proto::v1;
 use kapell_runtime::{Job, OnDeath};
 use kapell_wire::peer::ANSWER_FRAME_BYTES_MAX;
@@ -67,6 +69,13 @@ impl PeerService for PeerServer {
         self.peers.runtime.jobs.spawn(ASKS, served.serve(rest, frames));
         Ok(Response::new(Box::pin(answers)))
     }
+
+    async fn follow(&self, request: GrpcRequest<FollowRequest>) -> Result<Response<FollowResponse>, Status> {
+        let definitions = &self.peers.definitions;
+        let followed = definitions.follow_to(request.get_ref().revision, &*self.journal).await;
+        followed.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(FollowResponse { revision: definitions.in_force().revision }))
+    }
 }
 
 impl PeerServer {
@@ -116,8 +125,8 @@ impl Served {
             let owner = u16::try_from(ask.shard).ok().and_then(|shard| self.peers.owner(ShardId(shard)));
             return owed.give(Said::NotOwner(NotOwner { owner: owner.map(|owner| owner.node.to_string()) }));
         };
-        if self.peers.definitions.in_force().revision < ask.min_revision {
-            self.follow().await;
+        if let Err(error) = self.peers.definitions.follow_to(ask.min_revision, &*self.journal).await {
+            tracing::error!(%error, "changed definitions cannot be read");
         }
         match Asked::read(ask.what, &self.peers.definitions) {
             Ok(asked) => {
@@ -153,12 +162,6 @@ impl Served {
             owed.give(Said::Done(Done {}));
         });
         to
-    }
-
-    async fn follow(&self) {
-        if let Err(error) = self.peers.definitions.follow(&*self.journal).await {
-            tracing::error!(%error, "changed definitions cannot be read");
-        }
     }
 }
 
