@@ -94,7 +94,8 @@ fn main() {
 
 /// With rows a commit, and bytes of the server's log a row.
 async fn measure_journal(server: &Postgres, writers: usize, appenders: u16) -> (Figures, f64, f64) {
-    let options = Options { writers, ..Options::default() };
+    let beside = number("KAPELL_BENCH_BESIDE", Options::default().group_beside_min);
+    let options = Options { writers, group_beside_min: beside, ..Options::default() };
     let journal = PostgresJournal::open(&[server.url()], options, &Runtime::system()).await.unwrap();
     for shard in 0..appenders {
         journal.acquire(ShardId(shard), Epoch(1)).await.unwrap();

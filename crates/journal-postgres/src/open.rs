@@ -132,6 +132,7 @@ fn start(database: Arc<Database>) -> Place {
         queue_bytes_max: options.queue_bytes_max,
         group_bytes_max: options.group_bytes_max,
         group_records_max: options.group_records_max,
+        group_beside_min: options.group_beside_min,
         retry_after: options.retry_after,
     }));
     Place {

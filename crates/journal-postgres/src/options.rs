@@ -22,6 +22,9 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// A group is closed when it has this many records.
     pub group_records_max: usize,
+    /// Batches that a group has at least while another one is under way: a commit costs a database what some dozens of
+    /// records cost, and what waits meanwhile goes together.
+    pub group_beside_min: usize,
     /// Reads, or acquisitions, checkpoints and trims, that wait for a connection to one database.
     pub jobs_waiting_max: usize,
     /// A segment (a table of entries, dropped as a whole when nobody needs it) is closed when it has this many bytes.
@@ -57,6 +60,7 @@ impl Default for Options {
             queue_bytes_max: 64 << 20,
             group_bytes_max: 4 << 20,
             group_records_max: 4096,
+            group_beside_min: 32,
             jobs_waiting_max: 4096,
             segment_bytes: 2 << 30,
             sweep_every: Duration::from_secs(10),

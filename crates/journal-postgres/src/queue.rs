@@ -73,6 +73,8 @@ pub(crate) struct Limits {
     pub(crate) queue_bytes_max: usize,
     pub(crate) group_bytes_max: usize,
     pub(crate) group_records_max: usize,
+    /// Batches that a group has at least while another one is under way.
+    pub(crate) group_beside_min: usize,
     pub(crate) retry_after: Duration,
 }
 
@@ -90,6 +92,8 @@ struct State {
     /// Every shard that has something waiting and nothing under way; also some that had.
     ready: VecDeque<ShardId>,
     strangers: Vec<Stranger>,
+    /// Groups that writers have taken and not finished.
+    under_way: usize,
     bytes: usize,
     closed: bool,
 }
@@ -149,7 +153,7 @@ impl Queue {
         let done = Done::new(done, self.limits.retry_after);
         let mut state = self.lock();
         let refused = self.admit(&mut state, batch, done);
-        let work = !state.ready.is_empty() || !state.strangers.is_empty();
+        let work = state.has_work(self.limits);
         drop(state);
         if work {
             self.work.notify_one();
@@ -228,6 +232,9 @@ impl Queue {
         if !state.strangers.is_empty() {
             return (Some(Next::Strangers(std::mem::take(&mut state.strangers))), answers);
         }
+        if !state.has_group(self.limits) {
+            return (None, answers);
+        }
         let (mut group, mut bytes, mut records) = (Vec::new(), 0, 0);
         while bytes < self.limits.group_bytes_max && records < self.limits.group_records_max {
             let Some(shard) = state.ready.pop_front() else { break };
@@ -258,8 +265,8 @@ impl Queue {
                 Some(_) | None => {}
             }
         }
-        let more = !state.ready.is_empty();
-        if more {
+        state.under_way += usize::from(!group.is_empty());
+        if state.has_work(self.limits) {
             self.work.notify_one();
         }
         ((!group.is_empty()).then_some(Next::Group(group)), answers)
@@ -279,10 +286,11 @@ impl Queue {
         // Still busy: no later answer of these shards can overtake.
         answers.give();
         let mut state = self.lock();
+        state.under_way -= 1;
         for shard in shards {
             state.release(shard);
         }
-        let more = !state.ready.is_empty();
+        let more = state.has_work(self.limits);
         drop(state);
         if more {
             self.work.notify_one();
@@ -347,6 +355,21 @@ impl Queue {
 }
 
 impl State {
+    /// Whether a writer that has nothing to do has something to do.
+    fn has_work(&self, limits: Limits) -> bool {
+        !self.strangers.is_empty() || self.has_group(limits)
+    }
+
+    /// One more does not go beside others before it has some batches to take along.
+    fn has_group(&self, limits: Limits) -> bool {
+        let least = if self.under_way == 0 { 1 } else { limits.group_beside_min };
+        let mut waiting = 0;
+        self.ready.iter().filter_map(|shard| self.lanes.get(shard)).filter(|lane| !lane.is_busy).any(|lane| {
+            waiting += lane.waiting.len();
+            waiting >= least
+        })
+    }
+
     fn owner(&mut self, shard: ShardId, hold: Hold) -> Option<&mut Owner> {
         let owner = self.lanes.get_mut(&shard)?.owner.as_mut()?;
         (owner.hold.generation == hold.generation && owner.hold.epoch == hold.epoch).then_some(owner)

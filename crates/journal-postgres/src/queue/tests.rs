@@ -11,6 +11,7 @@ const LIMITS: Limits = Limits {
     queue_bytes_max: 10_000,
     group_bytes_max: 4_000,
     group_records_max: 8,
+    group_beside_min: 1,
     retry_after: Duration::from_millis(5),
 };
 
@@ -278,4 +279,26 @@ fn what_was_queued_before_the_end_is_still_done() {
     case.finish(group, &Ok(()));
     assert_eq!(case.told.all(), [(1, Ok(()))]);
     assert!(matches!(case.queue.next().now_or_never(), Some(None)), "and then the writers end");
+}
+
+#[test]
+fn a_group_goes_beside_another_when_enough_waits_for_it() {
+    let case = Case::new(Limits { group_beside_min: 3, ..LIMITS });
+    (0..5).for_each(|shard| case.acquire(shard, 1, 0));
+    case.append(0, 1);
+    let first = case.group();
+    case.append(1, 1);
+    case.append(2, 1);
+    // The shard is under way: what it has more cannot go.
+    case.append(0, 2);
+    assert!(case.next().is_none(), "two wait");
+    case.append(3, 1);
+    let second = case.group();
+    assert_eq!(second.len(), 3);
+    case.append(4, 1);
+    assert!(case.next().is_none());
+    case.finish(first, &Ok(()));
+    assert!(case.next().is_none(), "the second is still under way");
+    case.finish(second, &Ok(()));
+    assert_eq!(case.group().len(), 2, "nothing is under way: whatever waits goes");
 }
