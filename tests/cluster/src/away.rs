@@ -84,7 +84,10 @@ impl Journal for Away {
     }
 
     fn history(&self, run: RunId) -> BoxFuture<'_, Result<Vec<Placed>, ReadError>> {
-        self.journal.history(run)
+        match self.look() {
+            Ok(()) => self.journal.history(run),
+            Err(error) => ready(Err(error)).boxed(),
+        }
     }
 
     fn checkpoint(
