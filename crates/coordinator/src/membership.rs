@@ -44,9 +44,6 @@ impl Membership {
         jobs.spawn(MEMBERSHIP, async move {
             loop {
                 let session = self.join().await;
-                // As a member it takes events, and who changed definitions before did not know that it would. If they
-                // cannot be read now, `follow` does it.
-                let _when_again = self.read_definitions().await;
                 self.tell(PlacementMessage::Joined(session.clone()));
                 let why = tokio::select! {
                     why = self.follow(&*session) => why,
