@@ -29,7 +29,7 @@ pub(crate) struct Costs {
     pub(crate) network_ms: f64,
     /// Writes that one etcd takes in a second.
     pub(crate) etcd_writes_per_s: f64,
-    /// Time between two heartbeats of a member, in seconds: a third of its lease.
+    /// Time between two heartbeats of a member, in seconds: a quarter of its lease.
     pub(crate) heartbeat_secs: f64,
 }
 
@@ -39,7 +39,6 @@ const USED: f64 = 0.7;
 const CORES_OF_A_COORDINATOR: f64 = 8.0;
 /// Shards for a coordinator: so many that the one that hashing gives the most has not much more than the others.
 const SHARDS_OF_A_COORDINATOR: f64 = 64.0;
-
 /// Entries of a group that a database commits, where many coordinators share it.
 const ENTRIES_OF_A_GROUP: f64 = 32.0;
 

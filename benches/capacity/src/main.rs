@@ -22,41 +22,41 @@ use crate::simulation::{Cluster, Outcome, Simulation};
 ///
 /// The costs of a step come from `cargo xtask bench w7`; docs/scaling.md says how. The simulation has an outcome for
 /// exactly the rate that is asked for; it holds when that many steps are done and nothing piles up.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(name = "kapell-capacity")]
 struct Cli {
     /// Costs of a step (YAML); left out: those of docs/scaling.md
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
     /// Sizes of clusters, in cores
-    #[arg(long, value_delimiter = ',', default_values_t = [10.0, 100.0, 1_000.0])]
+    #[arg(long, value_parser = positive, value_delimiter = ',', default_values_t = [10.0, 100.0, 1_000.0])]
     cores: Vec<f64>,
     /// Coordinators of the simulated cluster
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 64)]
     coordinators: usize,
     /// Its workers
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 1_000)]
     workers: usize,
     /// Its shards
-    #[arg(long, default_value_t = 4_096)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 4_096)]
     shards: usize,
     /// Its databases; left out: as many as the costs ask for
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     databases: Option<usize>,
     /// Connections of a coordinator to a database
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 1)]
     writers: usize,
     /// Cores of each coordinator; left out: as many as the costs ask for
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     coordinator_cores: Option<usize>,
     /// Steps that it is asked for each second
-    #[arg(long, default_value_t = 1_000_000.0)]
+    #[arg(long, value_parser = positive, default_value_t = 1_000_000.0)]
     steps_per_s: f64,
     /// What a specialist takes for a step
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, value_parser = positive, default_value_t = 1.0)]
     step_ms: f64,
     /// Simulated seconds, after half a second to warm up
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, value_parser = positive, default_value_t = 2.0)]
     secs: f64,
     /// Makes a simulation repeatable
     #[arg(long, default_value_t = 1)]
@@ -105,12 +105,10 @@ fn holds(outcome: &Outcome) -> bool {
 impl Cli {
     fn cluster(&self, costs: &Costs) -> anyhow::Result<Cluster> {
         anyhow::ensure!(
-            self.coordinators > 0
-                && self.workers > 0
-                && self.writers > 0
-                && self.shards >= self.coordinators
-                && self.steps_per_s > 0.0,
-            "a cluster needs coordinators, workers, writers, a shard for each coordinator, and steps to do"
+            self.shards >= self.coordinators,
+            "{} shards do not go round {} coordinators (hint: --shards)",
+            self.shards,
+            self.coordinators
         );
         let whole = |number: f64| format!("{number:.0}").parse::<usize>();
         #[expect(clippy::cast_precision_loss, reason = "no cluster is that large")]
@@ -126,6 +124,16 @@ impl Cli {
             step_ms: self.step_ms,
         })
     }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("it must be more than 0".to_owned()) }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "it is no whole number".to_owned())?;
+    if number > 0 { Ok(number) } else { Err("it must be at least 1".to_owned()) }
 }
 
 /// A title and a line for each field, or one object.

@@ -1,6 +1,8 @@
+use clap::Parser as _;
+
 use crate::costs::Costs;
-use crate::holds;
 use crate::simulation::{Cluster, Outcome, Simulation};
+use crate::{Cli, holds};
 
 fn costs() -> Costs {
     Costs::read(include_str!("../costs.yaml")).unwrap()
@@ -46,8 +48,9 @@ fn too_few_cores_or_databases_are_noticed() {
 #[test]
 fn a_seed_repeats_a_simulation() {
     let cluster = cluster(20_000.0);
-    let told = || format!("{:?}", outcome(&cluster));
-    assert_eq!(told(), told());
+    let told = |seed| format!("{:?}", Simulation::new(&costs(), &cluster, seed).unwrap().run(0.1).unwrap());
+    assert_eq!(told(1), told(1));
+    assert_ne!(told(1), told(2));
 }
 
 #[test]
@@ -65,4 +68,18 @@ fn costs_that_say_nothing_are_refused() {
     let none = text.lines().map(|line| if line.starts_with("worker_us") { "worker_us: 0.0" } else { line });
     let text = none.collect::<Vec<_>>().join("\n");
     assert!(Costs::read(&text).unwrap_err().to_string().contains("more than 0"));
+}
+
+#[test]
+fn sizes_that_no_cluster_has_are_refused_by_name() {
+    let flags = ["cores", "coordinators", "workers", "shards", "databases", "writers", "coordinator-cores"];
+    for flag in flags.into_iter().chain(["steps-per-s", "step-ms", "secs"]) {
+        for nonsense in ["0", "many", "-1", "NaN"] {
+            let error =
+                Cli::try_parse_from(["capacity", &format!("--{flag}={nonsense}")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("--{flag}")), "{error}");
+        }
+    }
+    let few = Cli::try_parse_from(["capacity", "--shards", "3"]).unwrap().cluster(&costs()).unwrap_err();
+    assert!(few.to_string().contains("--shards"), "{few}");
 }

@@ -202,12 +202,12 @@ impl Definitions {
         self.adopt(stored, changes)
     }
 
-    /// The same, unless at least this revision is known.
+    /// The same, unless this revision or a later one is known.
     pub(crate) async fn follow_to(&self, revision: u64, journal: &dyn Journal) -> Result<(), Unreadable> {
         if self.in_force().revision < revision { self.follow(journal).await } else { Ok(()) }
     }
 
-    /// The same as [`Definitions::follow`], unless it was read after this moment already: shards that come together read it once.
+    /// As [`Definitions::follow`], unless that was done after this moment already: shards that come together do it once.
     pub(crate) async fn follow_after(
         &self,
         moment: Instant,

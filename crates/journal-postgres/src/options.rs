@@ -22,8 +22,8 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// A group is closed when it has this many records.
     pub group_records_max: usize,
-    /// Batches that a group has at least while another one is under way: a commit costs a database what some dozens of
-    /// records cost, and what waits meanwhile goes together.
+    /// Batches that a group has at least while another one is under way and does not hang: a commit costs a database what
+    /// some dozens of records cost, and what waits meanwhile goes together.
     pub group_beside_min: usize,
     /// Reads, or acquisitions, checkpoints and trims, that wait for a connection to one database.
     pub jobs_waiting_max: usize,

@@ -12,12 +12,16 @@ use std::time::Duration;
 use kapell_journal::{AppendDone, AppendError, Batch, Done, Record};
 use kapell_model::{Epoch, Seq, ShardId};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 /// What a batch takes in the queue besides its payloads, and each record besides its own.
 const BATCH_BYTES: usize = 128;
 const RECORD_BYTES: usize = 64;
 /// Largest batch: as parameters of a statement it must stay well below a gigabyte.
 pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
+/// After so long without a group taken or finished nothing is held back: a connection that hangs holds up its own shards
+/// only.
+const HELD_BACK_MAX: Duration = Duration::from_millis(10);
 /// Appends of strangers that wait to be told who holds their shard.
 const STRANGERS_MAX: usize = 1024;
 
@@ -94,6 +98,8 @@ struct State {
     strangers: Vec<Stranger>,
     /// Groups that writers have taken and not finished.
     under_way: usize,
+    /// When one was taken or finished last.
+    moved: Option<Instant>,
     bytes: usize,
     closed: bool,
 }
@@ -152,8 +158,10 @@ impl Queue {
     pub(crate) fn append(&self, batch: Batch, done: AppendDone) {
         let done = Done::new(done, self.limits.retry_after);
         let mut state = self.lock();
+        let before = state.waits(1);
         let refused = self.admit(&mut state, batch, done);
-        let work = state.has_work(self.limits);
+        // The first that is held back has a writer wait for its time.
+        let work = state.has_work(self.limits) || (!before && state.waits(1));
         drop(state);
         if work {
             self.work.notify_one();
@@ -209,10 +217,10 @@ impl Queue {
     /// The next work; waits for it. `None`: the journal is closed and everything is done.
     pub(crate) async fn next(&self) -> Option<Next> {
         loop {
-            let (work, answers, closed) = {
+            let (work, answers, closed, held_back) = {
                 let mut state = self.lock();
                 let (work, answers) = self.take(&mut state);
-                (work, answers, state.closed)
+                (work, answers, state.closed, state.waits(1))
             };
             answers.give();
             match work {
@@ -222,6 +230,7 @@ impl Queue {
                     self.work.notify_one();
                     return None;
                 }
+                None if held_back => drop(timeout(HELD_BACK_MAX, self.work.notified()).await),
                 None => self.work.notified().await,
             }
         }
@@ -265,8 +274,11 @@ impl Queue {
                 Some(_) | None => {}
             }
         }
-        state.under_way += usize::from(!group.is_empty());
-        if state.has_work(self.limits) {
+        if !group.is_empty() {
+            state.under_way += 1;
+            state.moved = Some(Instant::now());
+        }
+        if state.waits(1) {
             self.work.notify_one();
         }
         ((!group.is_empty()).then_some(Next::Group(group)), answers)
@@ -287,6 +299,7 @@ impl Queue {
         answers.give();
         let mut state = self.lock();
         state.under_way -= 1;
+        state.moved = Some(Instant::now());
         for shard in shards {
             state.release(shard);
         }
@@ -360,9 +373,14 @@ impl State {
         !self.strangers.is_empty() || self.has_group(limits)
     }
 
-    /// One more does not go beside others before it has some batches to take along.
+    /// One more does not go beside others before it has some batches to take along, unless they hang.
     fn has_group(&self, limits: Limits) -> bool {
-        let least = if self.under_way == 0 { 1 } else { limits.group_beside_min };
+        let moves = self.under_way > 0 && self.moved.is_some_and(|moved| moved.elapsed() < HELD_BACK_MAX);
+        self.waits(if moves { limits.group_beside_min } else { 1 })
+    }
+
+    /// Whether at least so many batches could go.
+    fn waits(&self, least: usize) -> bool {
         let mut waiting = 0;
         self.ready.iter().filter_map(|shard| self.lanes.get(shard)).filter(|lane| !lane.is_busy).any(|lane| {
             waiting += lane.waiting.len();

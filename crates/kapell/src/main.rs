@@ -13,8 +13,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The allocator would take memory in pages of 2 MiB: an idle node of 50 MiB instead of 35. A kernel that cannot
-    // switch that off costs memory, nothing else.
+    // Some kernels give memory in pages of 2 MiB to whoever does not refuse, and an idle node then takes a third more.
+    // One that cannot switch that off costs memory, nothing else.
     let _unchanged = rustix::thread::disable_transparent_huge_pages(true);
     // One TLS provider in the whole process, whatever a dependency would choose.
     if rustls::crypto::ring::default_provider().install_default().is_err() {

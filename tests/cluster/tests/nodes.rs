@@ -95,11 +95,18 @@ async fn shards_of_a_node_that_does_not_reach_the_journal_go_to_one_that_does_an
     for key in 0..RUNS {
         b.start("parked", key).await;
     }
+    let refusal = try_publish(&a, "com.example.unknown", 0).await.refusal.unwrap();
+    assert!(
+        refusal.retry_after_ms.is_some(),
+        "it is no member, and may not know what the event is for: {refusal:?}"
+    );
+    assert_eq!(publish(&b, "com.example.unknown", 0).await.runs, [], "a member knows");
     way.back();
     let since = Instant::now();
     while b.owners(&[&a, &b]).await != counts {
         assert!(since.elapsed() < Duration::from_secs(30), "it gets none back");
     }
+    assert_eq!(publish(&a, "com.example.unknown", 1).await.runs, [], "a member again");
     a.is_well().await;
 }
 
@@ -121,8 +128,14 @@ async fn news(node: &Node, key: u32) -> u32 {
     publish(node, "com.example.news", key).await.delivered
 }
 
-/// An event of a type about a key.
+/// An event of a type about a key, which is taken.
 async fn publish(node: &Node, event_type: &str, key: u32) -> v1::PublishResult {
+    let result = try_publish(node, event_type, key).await;
+    assert!(result.refusal.is_none(), "{result:?}");
+    result
+}
+
+async fn try_publish(node: &Node, event_type: &str, key: u32) -> v1::PublishResult {
     let json =
         cloudevents::cloud_event::cloud_event_attribute_value::Attr::CeString("application/json".to_owned());
     let json = cloudevents::cloud_event::CloudEventAttributeValue { attr: Some(json) };
@@ -135,9 +148,7 @@ async fn publish(node: &Node, event_type: &str, key: u32) -> v1::PublishResult {
         attributes: [("datacontenttype".to_owned(), json)].into(),
     };
     let request = v1::PublishRequest { namespace: String::new(), events: vec![event] };
-    let result = node.client.events().publish(request).await.unwrap().results.remove(0);
-    assert!(result.refusal.is_none(), "{result:?}");
-    result
+    node.client.events().publish(request).await.unwrap().results.remove(0)
 }
 
 fn steer(run: &str) -> v1::SteerRequest {

@@ -188,3 +188,17 @@ impl Drop for LocalCluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::targets::target;
+
+    #[test]
+    fn what_is_promised_of_clusters_is_found_under_the_names_of_their_figures() {
+        assert!(target("w7", 64, &metric(1, "steps/s")).is_some());
+        assert!(
+            COORDINATORS[1..].iter().all(|many| target("w7", 64, &metric(*many, "share of one")).is_some())
+        );
+    }
+}

@@ -140,4 +140,23 @@ mod tests {
         figures.add_ours(vec![figure(Better::Zero, 1.0)]);
         assert_eq!(figures.verdict(), Verdict::Broken);
     }
+    #[test]
+    fn a_share_is_taken_of_the_same_concurrency() {
+        let at = |concurrency, metric: &'static str, value| Figure {
+            workload: "w7",
+            concurrency,
+            metric: metric.into(),
+            better: Better::Higher,
+            value,
+        };
+        let mut figures = Figures::default();
+        figures.add_ours(vec![
+            at(64, "floor: bare inserts, rows/s", 10.0),
+            at(64, "journal alone, appends/s", 6.0),
+        ]);
+        figures.add_ours(vec![at(1024, "floor: bare inserts, rows/s", 100.0)]);
+        assert_eq!(figures.verdict(), Verdict::Holds);
+        figures.add_ours(vec![at(1024, "journal alone, appends/s", 59.0)]);
+        assert_eq!(figures.verdict(), Verdict::Broken);
+    }
 }

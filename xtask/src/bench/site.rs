@@ -54,17 +54,21 @@ impl Running {
 
 /// Processor time that a process and all its children have used, those that have ended too; in seconds.
 pub(crate) fn processor_secs(process: u32) -> Result<f64> {
-    // What Linux counts in, on every platform.
-    const TICKS_PER_SEC: f64 = 100.0;
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name before it may have spaces and brackets. utime, stime, cutime and cstime are the fields 14 to 17.
-    let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
-    let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<f64>);
-    let own = ticks.sum::<Result<f64, _>>()? / TICKS_PER_SEC;
+    let own = secs_of(&std::fs::read_to_string(format!("/proc/{process}/stat"))?)?;
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
     // One that ends meanwhile counts for its parent the next time.
     Ok(children.split_whitespace().filter_map(|child| processor_secs(child.parse().ok()?).ok()).sum::<f64>()
         + own)
+}
+
+/// Of a line of `/proc/PID/stat`, with those children that have ended.
+fn secs_of(stat: &str) -> Result<f64> {
+    // What Linux counts in, on every platform.
+    const TICKS_PER_SEC: f64 = 100.0;
+    // The name before it may have spaces and brackets. utime, stime, cutime and cstime are the fields 14 to 17.
+    let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
+    let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SEC)
 }
 
 /// Bytes that have gone through the loopback interface: all that processes on this machine have told each other.
@@ -136,4 +140,17 @@ pub(crate) fn number(answer: &Value, field: &str) -> Result<f64> {
 pub(crate) fn size_mib(file: &Path) -> Result<f64> {
     #[expect(clippy::cast_precision_loss, reason = "no file has 2^52 bytes")]
     Ok(std::fs::metadata(file)?.len() as f64 / 1024.0 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_read_whatever_the_process_is_called() {
+        let stat = "7 (a) 1 (b) S 1 7 7 0 -1 4194560 1 2 3 4 100 20 3000 400 20 0 1 0 9 9 9";
+        assert!((secs_of(stat).unwrap() - 35.2).abs() < 1e-9);
+        assert!(secs_of("7 nothing").is_err());
+        assert!(processor_secs(std::process::id()).is_ok() && loopback_bytes().is_ok());
+    }
 }

@@ -281,8 +281,8 @@ fn what_was_queued_before_the_end_is_still_done() {
     assert!(matches!(case.queue.next().now_or_never(), Some(None)), "and then the writers end");
 }
 
-#[test]
-fn a_group_goes_beside_another_when_enough_waits_for_it() {
+#[tokio::test(start_paused = true)]
+async fn a_group_goes_beside_another_when_enough_waits_for_it() {
     let case = Case::new(Limits { group_beside_min: 3, ..LIMITS });
     (0..5).for_each(|shard| case.acquire(shard, 1, 0));
     case.append(0, 1);
@@ -301,4 +301,21 @@ fn a_group_goes_beside_another_when_enough_waits_for_it() {
     assert!(case.next().is_none(), "the second is still under way");
     case.finish(second, &Ok(()));
     assert_eq!(case.group().len(), 2, "nothing is under way: whatever waits goes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_hangs_holds_up_nothing_but_its_own_shards() {
+    let case = Case::new(Limits { group_beside_min: 3, ..LIMITS });
+    (0..3).for_each(|shard| case.acquire(shard, 1, 0));
+    case.append(0, 1);
+    let _hangs = case.group();
+    for shard in 1..3 {
+        let (begun, mut idle) = (Instant::now(), Box::pin(case.queue.next()));
+        assert!(futures::poll!(&mut idle).is_pending(), "nothing waits yet");
+        case.append(0, u64::from(shard) + 1);
+        case.append(shard, 1);
+        let Some(Next::Group(parts)) = idle.await else { panic!("it waits") };
+        assert_eq!(parts.iter().map(|part| part.shard).collect::<Vec<_>>(), [ShardId(shard)]);
+        assert_eq!(begun.elapsed(), HELD_BACK_MAX);
+    }
 }
