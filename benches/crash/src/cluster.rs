@@ -203,7 +203,7 @@ impl Cluster {
     }
 }
 
-/// Whether a coordinator is ready, as a load balancer would ask it, and knows of all others.
+/// Whether a coordinator is ready, as a load balancer would ask it, and knows of all others and of no shard that moves.
 async fn is_whole(address: &str) -> bool {
     let ready = async {
         let channel = kapell_runtime::channel(Arc::new(SystemNet), address).await.ok()?;
@@ -218,7 +218,7 @@ async fn is_whole(address: &str) -> bool {
         && looked.await.is_some_and(|known| {
             known.joined
                 && known.members.len() == COORDINATORS
-                && known.shards.iter().all(|shard| !shard.node.is_empty())
+                && known.shards.iter().all(|shard| shard.node == shard.preferred)
         })
 }
 

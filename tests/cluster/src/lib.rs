@@ -137,14 +137,16 @@ impl Node {
         self.coordinator
     }
 
-    /// How many shards each node owns, as this one knows it, once every shard has one of these owners.
+    /// How many shards each node owns, as this one knows it, once these are the members and every shard is where it is
+    /// to be. Each has some.
     pub async fn owners(&self, nodes: &[&Node]) -> Vec<usize> {
         let since = Instant::now();
         loop {
             let known = self.client.admin().cluster().await.unwrap();
             let of = |node: &&Node| known.shards.iter().filter(|shard| shard.node == node.name).count();
             let counts: Vec<usize> = nodes.iter().map(of).collect();
-            if counts.iter().sum::<usize>() == usize::from(SHARDS) && known.members.len() == nodes.len() {
+            let is_at_rest = known.shards.iter().all(|shard| shard.node == shard.preferred);
+            if is_at_rest && counts.iter().sum::<usize>() == usize::from(SHARDS) && !counts.contains(&0) {
                 return counts;
             }
             assert!(since.elapsed() < PATIENCE, "{known:?}");

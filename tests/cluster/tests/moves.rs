@@ -142,8 +142,7 @@ impl Moving {
     async fn begin(workflow: &str) -> Option<(Node, Moving)> {
         let site = Site::new()?.with_lease(LEASE);
         let (a, b) = tokio::join!(site.node("a"), site.node("b"));
-        let counts = a.owners(&[&a, &b]).await;
-        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        a.owners(&[&a, &b]).await;
         a.apply(DEFINITIONS).await;
         b.knows(1).await;
         let gate = Gate::new();

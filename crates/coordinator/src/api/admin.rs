@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use kapell_cluster::NodeName;
 use kapell_model::{RunId, Seq, ShardId};
 use kapell_proto::v1;
 use kapell_proto::v1::admin_service_client::AdminServiceClient;
@@ -13,6 +14,7 @@ use super::{Parts, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
+use crate::placement::preferred;
 use crate::shard::{Audit, Rebuilt, Request, Stats, SubmitError, rebuild as rebuild_shard};
 
 /// What operators ask of a node.
@@ -123,9 +125,11 @@ async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
         version: member.version.clone(),
     });
     let shards = (0..parts.links.mailboxes().len()).map(|shard| {
-        let owner = known.owners.get(&ShardId(shard as u16));
+        let id = ShardId(shard as u16);
+        let owner = known.owners.get(&id);
         v1::ShardOwner {
             shard: shard as u32,
+            preferred: preferred(id, known.members.keys()).map_or_else(String::new, NodeName::to_string),
             node: owner.map_or_else(String::new, |owner| owner.node.to_string()),
             epoch: owner.map_or(0, |owner| owner.epoch.0),
         }

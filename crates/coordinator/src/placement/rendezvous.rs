@@ -6,7 +6,7 @@ use kapell_cluster::NodeName;
 use kapell_model::ShardId;
 
 /// The member with the highest score.
-pub(super) fn preferred<'a>(
+pub(crate) fn preferred<'a>(
     shard: ShardId,
     members: impl Iterator<Item = &'a NodeName>,
 ) -> Option<&'a NodeName> {

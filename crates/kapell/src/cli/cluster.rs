@@ -34,10 +34,9 @@ async fn status(to: &ClientSettings) -> Result<(), Failure> {
         .members
         .iter()
         .map(|member| json!({ "node": member.node, "address": member.address, "version": member.version }));
-    let shards = answer
-        .shards
-        .iter()
-        .map(|shard| json!({ "shard": shard.shard, "node": shard.node, "epoch": shard.epoch }));
+    let shards = answer.shards.iter().map(|shard| {
+        json!({ "shard": shard.shard, "node": shard.node, "epoch": shard.epoch, "preferred": shard.preferred })
+    });
     let view = json!({
         "node": answer.node,
         "joined": answer.joined,
@@ -66,6 +65,11 @@ fn text(answer: &v1::ClusterResponse, paint: Paint) -> String {
         ]);
     }
     let mut text = nodes.text(paint);
+    let moves = |shard: &&v1::ShardOwner| shard.node != shard.preferred;
+    let moving: Vec<u32> = answer.shards.iter().filter(moves).map(|shard| shard.shard).collect();
+    if !moving.is_empty() {
+        text.push_str(&format!("moving: {} on the way to another node\n", ranges(&moving)));
+    }
     for (node, shards) in owned {
         let who = if node.is_empty() { "nobody".to_owned() } else { format!("{node}, which is gone") };
         text.push_str(&format!("{}: {} owned by {who}\n", paint.bad("shards"), ranges(&shards)));
