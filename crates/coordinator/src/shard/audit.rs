@@ -11,14 +11,15 @@ impl ShardState {
     /// Checks every run: its invariants, and that each order has a driver here or is handed back to be asked for.
     pub(super) fn audit(&self) -> Audit {
         let mut audit = Audit::default();
-        for (id, run) in &self.runs {
+        for id in self.ids() {
+            let Some(run) = self.runs.get(&id) else { continue };
             audit.runs += 1;
             if let Err(broken) = invariants::check(run) {
-                audit.broken.push((*id, broken.to_string()));
+                audit.broken.push((id, broken.to_string()));
             }
             for order in outstanding(run) {
                 audit.orders += 1;
-                self.audit_order(*id, run, &order, &mut audit);
+                self.audit_order(id, run, &order, &mut audit);
             }
         }
         self.audit_schedules(&mut audit);

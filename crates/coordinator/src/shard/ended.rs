@@ -1,5 +1,5 @@
 //! Runs that are over: remembered for a while, so that a late duplicate of their event meets them.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use kapell_model::{RunId, Timestamp};
@@ -7,7 +7,7 @@ use kapell_model::{RunId, Timestamp};
 /// The ids of runs that are over, oldest forgotten first.
 #[derive(Debug)]
 pub(super) struct EndedRuns {
-    ids: BTreeMap<RunId, Timestamp>,
+    ids: HashMap<RunId, Timestamp>,
     by_time: BTreeSet<(Timestamp, RunId)>,
     window: Duration,
     most: usize,
@@ -15,7 +15,7 @@ pub(super) struct EndedRuns {
 
 impl EndedRuns {
     pub(super) fn new(window: Duration, most: usize) -> EndedRuns {
-        EndedRuns { ids: BTreeMap::new(), by_time: BTreeSet::new(), window, most }
+        EndedRuns { ids: HashMap::new(), by_time: BTreeSet::new(), window, most }
     }
 
     pub(super) fn insert(&mut self, run: RunId, at: Timestamp) {
@@ -35,7 +35,7 @@ impl EndedRuns {
         self.ids.contains_key(&run)
     }
 
-    /// Every id that is remembered.
+    /// Every id that is remembered, in no order.
     pub(super) fn ids(&self) -> impl Iterator<Item = RunId> {
         self.ids.keys().copied()
     }

@@ -182,7 +182,7 @@ impl ShardState {
 
     /// The next checkpoint must hold everything again.
     pub(super) fn save_everything(&mut self) {
-        self.unsaved.extend(self.runs.keys().copied());
+        self.unsaved.extend(self.ids());
         self.unsaved.extend(self.ended.ids());
         self.unsaved.extend(self.schedules.ids());
         if self.rules.shard.0 == 0 {

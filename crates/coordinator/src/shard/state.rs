@@ -2,7 +2,7 @@
 //!
 //! Owns: applying requests to runs, answering the orders that need nobody else, and collecting records and outputs.
 //! Never: awaits, or lets an output go (the actor does, once the records are on disk).
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use kapell_journal::Record;
@@ -56,7 +56,8 @@ pub(super) struct ShardState {
     pub(super) rules: ShardRules,
     /// Under which it is owned.
     pub(super) epoch: Epoch,
-    pub(super) runs: BTreeMap<RunId, Box<Run>>,
+    /// Looked up all the time under ids without order, and gone through hardly ever: then in the order of the ids.
+    pub(super) runs: HashMap<RunId, Box<Run>>,
     pub(super) ended: EndedRuns,
     pub(super) keys: Keys,
     pub(super) waits: Waits,
@@ -102,7 +103,7 @@ impl ShardState {
         ShardState {
             rules,
             epoch: Epoch(0),
-            runs: BTreeMap::new(),
+            runs: HashMap::new(),
             ended: EndedRuns::new(rules.dedupe_window, rules.dedupe_runs_max),
             keys: Keys::default(),
             waits: Waits::default(),
@@ -499,10 +500,17 @@ impl ShardState {
         self.runs.insert(run.id, run);
     }
 
+    /// Of every run, in order: a hash has another one each time.
+    pub(super) fn ids(&self) -> Vec<RunId> {
+        let mut ids: Vec<RunId> = self.runs.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Drives everything that is outstanding, after loading.
     pub(super) fn drive_all(&mut self, now: Timestamp, in_force: &InForce) {
         self.origin = Origin::Recovered;
-        let ids: Vec<RunId> = self.runs.keys().copied().collect();
+        let ids = self.ids();
         self.line_up(&ids);
         let mut inline = VecDeque::new();
         for id in ids {

@@ -1,5 +1,5 @@
 //! Timers of a shard: what is due when.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use kapell_kernel::TimerKey;
 use kapell_model::{RunId, Timestamp};
@@ -8,7 +8,8 @@ use kapell_model::{RunId, Timestamp};
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeSet<(Timestamp, RunId, TimerKey)>,
-    at: BTreeMap<(RunId, TimerKey), Timestamp>,
+    /// Nobody goes through them: where random ids are only looked up, a hash is found sooner than a place in order.
+    at: HashMap<(RunId, TimerKey), Timestamp>,
 }
 
 impl Timers {
