@@ -4,7 +4,7 @@ use std::{env, fs, io};
 
 use prost::Message as _;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "io/cloudevents/v1/cloudevents.proto",
     "kapell/v1/task.proto",
     "kapell/v1/worker.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 12] = [
     "kapell/v1/admin.proto",
     "kapell/journal/v1/image.proto",
     "kapell/peer/v1/peer.proto",
+    "externalscaler/externalscaler.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -250,6 +250,11 @@ impl Admin {
         ask!(self.0, Repeat::Harmless, AdminServiceClient::cluster(v1::ClusterRequest {}))
     }
 
+    /// Tasks that workers have to do, in the whole cluster, by skill.
+    pub async fn backlog(&self) -> Result<v1::BacklogResponse, ClientError> {
+        ask!(self.0, Repeat::Harmless, AdminServiceClient::backlog(v1::BacklogRequest::default()))
+    }
+
     /// Drops the ledger and builds it anew from the journal.
     pub async fn rebuild_ledger(&self) -> Result<v1::RebuildLedgerResponse, ClientError> {
         ask!(

@@ -3,11 +3,13 @@
 //! Owns: turning requests into what the parts understand, and their errors into statuses. Never: decides.
 mod admin;
 mod approvals;
+mod backlog;
 mod events;
 mod forward;
 mod http;
 mod resources;
 mod runs;
+mod scaler;
 mod schedules;
 mod spread;
 mod starts;
@@ -16,6 +18,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kapell_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use kapell_proto::peer::v1::peer_service_server::PeerServiceServer;
 use kapell_proto::v1;
 use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming_up_to};
@@ -122,7 +125,8 @@ pub(crate) async fn serve(
         .add_service(v1::schedule_service_server::ScheduleServiceServer::new(schedules::Schedules(
             parts.clone(),
         )))
-        .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())));
+        .add_service(v1::admin_service_server::AdminServiceServer::new(admin::Admin(parts.clone())))
+        .add_service(ExternalScalerServer::new(scaler::Scaler(parts.clone())));
     if let Ok(reflection) = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(kapell_proto::DESCRIPTORS)
         .build_v1()

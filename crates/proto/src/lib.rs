@@ -20,6 +20,9 @@ mod generated {
             }
         }
     }
+    pub mod externalscaler {
+        tonic::include_proto!("externalscaler");
+    }
     pub mod io {
         pub mod cloudevents {
             pub mod v1 {
@@ -29,6 +32,8 @@ mod generated {
     }
 }
 
+/// What KEDA asks.
+pub use generated::externalscaler;
 /// CloudEvents 1.0 in their protobuf format.
 pub use generated::io::cloudevents::v1 as cloudevents;
 /// What is on disk.

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_client::{Client, v1};
-use kapell_cluster::NodeName;
+use kapell_cluster::{Cluster as _, Member, NodeName, Session};
 use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::SqliteLedger;
-use kapell_model::{Name, ShardCount, ShardId};
+use kapell_model::{Epoch, Name, ShardCount, ShardId};
 use kapell_runtime::{Clock, Runtime, SystemClock};
 use kapell_tests_servers::Etcd;
 use kapell_worker::{Worker, WorkerHandle, WorkerOptions};
@@ -88,6 +88,16 @@ impl Site {
     /// A node that listens there and has a way to the journal of its own.
     pub async fn node_at(&self, name: &str, address: &str, journal: Arc<Away>) -> Node {
         self.start(name, address, journal, Runtime::system()).await
+    }
+
+    /// A member that is nothing but its registration, until that is dropped and its lease has ended.
+    pub async fn member(&self, name: &str, address: &str) -> Arc<dyn Session> {
+        let member = Member {
+            node: NodeName::new(name).unwrap(),
+            address: address.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        cluster(&self.etcd, &Runtime::system()).join(member, Epoch(0)).await.unwrap()
     }
 
     async fn start(&self, name: &str, listen: &str, journal: Arc<dyn Journal>, runtime: Runtime) -> Node {

@@ -10,7 +10,7 @@ use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::oneshot;
 use tonic::{Request as GrpcRequest, Response, Status};
 
-use super::{Parts, status};
+use super::{Parts, backlog, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
@@ -49,6 +49,18 @@ impl v1::admin_service_server::AdminService for Admin {
         _: GrpcRequest<v1::ClusterRequest>,
     ) -> Result<Response<v1::ClusterResponse>, Status> {
         cluster(&self.0).await.map(Response::new)
+    }
+
+    async fn backlog(
+        &self,
+        request: GrpcRequest<v1::BacklogRequest>,
+    ) -> Result<Response<v1::BacklogResponse>, Status> {
+        let skills = if request.into_inner().this_node_only {
+            backlog::of_this_node(&self.0).await?
+        } else {
+            backlog::of_all_nodes(&self.0).await?
+        };
+        Ok(Response::new(v1::BacklogResponse { skills }))
     }
 
     async fn rebuild_ledger(

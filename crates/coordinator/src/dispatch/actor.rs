@@ -130,6 +130,7 @@ impl Running {
             DispatchMessage::Tick => self.state.tick(now),
             DispatchMessage::Stuck(keys, reply) => answer(reply, self.state.stuck(now, &keys)),
             DispatchMessage::Status(reply) => answer(reply, self.state.status(now)),
+            DispatchMessage::Backlog(reply) => answer(reply, self.state.backlog()),
         }
     }
 

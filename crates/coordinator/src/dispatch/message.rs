@@ -78,6 +78,8 @@ pub(crate) enum DispatchMessage {
     Stuck(Vec<TaskKey>, oneshot::Sender<Vec<Stuck<TaskKey>>>),
     /// Who is connected.
     Status(oneshot::Sender<DispatchStatus>),
+    /// What there is to do.
+    Backlog(oneshot::Sender<Vec<v1::SkillBacklog>>),
 }
 
 /// Who is connected, and what waits.

@@ -410,6 +410,23 @@ impl DispatchState {
         let queued = self.queues.values().map(|queue| queue.len() as u64).sum();
         DispatchStatus { workers: workers.collect(), queued }
     }
+
+    pub(super) fn backlog(&self) -> Vec<v1::SkillBacklog> {
+        let mut counts: BTreeMap<(&Name, &str), (u64, u64)> = BTreeMap::new();
+        for task in self.tasks.values() {
+            let (queued, held) = counts.entry((&task.namespace, &task.work.skill)).or_default();
+            match task.place {
+                Place::Queued(_) => *queued += 1,
+                Place::Held(_) | Place::Limbo => *held += 1,
+            }
+        }
+        let part = |((namespace, skill), (queued, held))| v1::SkillBacklog {
+            skill: format!("{namespace}/{skill}"),
+            queued,
+            held,
+        };
+        counts.into_iter().map(part).collect()
+    }
 }
 
 impl Session {
