@@ -156,7 +156,9 @@ impl Node {
             let of = |node: &&Node| known.shards.iter().filter(|shard| shard.node == node.name).count();
             let counts: Vec<usize> = nodes.iter().map(of).collect();
             let is_at_rest = known.shards.iter().all(|shard| shard.node == shard.preferred);
-            if is_at_rest && counts.iter().sum::<usize>() == usize::from(SHARDS) && !counts.contains(&0) {
+            let are_members = known.members.len() == nodes.len();
+            let have_all = counts.iter().sum::<usize>() == usize::from(SHARDS) && !counts.contains(&0);
+            if is_at_rest && are_members && have_all {
                 return counts;
             }
             assert!(since.elapsed() < PATIENCE, "{known:?}");

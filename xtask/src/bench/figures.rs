@@ -140,6 +140,7 @@ mod tests {
         figures.add_ours(vec![figure(Better::Zero, 1.0)]);
         assert_eq!(figures.verdict(), Verdict::Broken);
     }
+
     #[test]
     fn a_share_is_taken_of_the_same_concurrency() {
         let at = |concurrency, metric: &'static str, value| Figure {

@@ -74,7 +74,7 @@ impl v1::admin_service_server::AdminService for Admin {
 /// Time to find out how far the ledger is behind.
 const BEHIND_WAIT_MAX: Duration = Duration::from_secs(1);
 
-async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
+pub(super) async fn stats(parts: &Parts, shard: usize) -> Option<(Stats, usize)> {
     let mailbox = parts.links.mailboxes().get(shard)?;
     let (reply, answered) = oneshot::channel();
     mailbox.submit(Request::Stats(replying(reply))).await;
@@ -92,7 +92,7 @@ pub(super) async fn behind(parts: &Parts) -> u64 {
 }
 
 /// The shards of this node.
-fn here(parts: &Parts) -> impl Iterator<Item = usize> + use<'_> {
+pub(super) fn here(parts: &Parts) -> impl Iterator<Item = usize> + use<'_> {
     (0..parts.links.mailboxes().len()).filter(|shard| parts.peers.is_here(ShardId(*shard as u16)))
 }
 

@@ -1,25 +1,31 @@
 //! Tasks that workers have to do, of the whole cluster.
 //!
-//! Owns: that every node gives the same answer. Never: leaves out a node that does not answer: half a backlog would have
-//! somebody send workers away.
+//! Owns: that every node gives the same answer. Never: leaves out what it cannot see, a node that does not answer or a
+//! shard on its way: half a backlog would have somebody send workers away.
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use kapell_cluster::Member;
+use kapell_model::ShardId;
 use kapell_proto::v1;
 use kapell_proto::v1::admin_service_client::AdminServiceClient;
 use tokio::sync::oneshot;
 use tonic::{Response, Status};
 
-use super::Parts;
+use super::{Parts, admin};
 use crate::dispatch::DispatchMessage;
 
 /// A node has so long to answer: KEDA waits for a few seconds.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// Of the shards of this node.
+/// Of the shards of this node, once all of them are loaded: before that nobody knows their tasks.
 pub(super) async fn of_this_node(parts: &Parts) -> Result<Vec<v1::SkillBacklog>, Status> {
+    let loaded = join_all(admin::here(parts).map(|shard| admin::stats(parts, shard)));
+    let loaded = tokio::time::timeout(WITHIN, loaded).await;
+    if !loaded.is_ok_and(|shards| shards.iter().all(Option::is_some)) {
+        return Err(Status::unavailable("shards of this node are being loaded; ask again"));
+    }
     let (reply, backlog) = oneshot::channel();
     parts.links.tell_dispatch(DispatchMessage::Backlog(reply));
     backlog.await.map_err(|_| Status::unavailable("the node is stopping"))
@@ -28,9 +34,18 @@ pub(super) async fn of_this_node(parts: &Parts) -> Result<Vec<v1::SkillBacklog>,
 /// Of all shards, in the order of the skills.
 pub(super) async fn of_all_nodes(parts: &Parts) -> Result<Vec<v1::SkillBacklog>, Status> {
     let known = parts.known().await?;
+    if !known.joined {
+        return Err(Status::unavailable("this node is no member of its cluster now; ask another one"));
+    }
     let others = known.members.values().filter(|member| member.node.as_str() != &*parts.node);
     let (here, there) =
         tokio::try_join!(of_this_node(parts), try_join_all(others.map(|member| of_other(parts, member))))?;
+    let shards = (0..parts.links.mailboxes().len()).map(|shard| ShardId(shard as u16));
+    if parts.known().await?.owners != known.owners
+        || !shards.into_iter().all(|shard| parts.peers.is_owned(shard))
+    {
+        return Err(Status::unavailable("shards are on their way between nodes; ask again"));
+    }
     let mut sum: BTreeMap<String, v1::SkillBacklog> = BTreeMap::new();
     for part in there.into_iter().flatten().chain(here) {
         let whole = sum.entry(part.skill.clone()).or_default();

@@ -43,9 +43,8 @@ impl ExternalScaler for Scaler {
         let open = self.0.streams.open()?;
         let looks =
             futures::stream::unfold((self.0.clone(), trigger, None), |(parts, trigger, last)| async move {
-                let active = change(&parts, &trigger, last).await;
-                let told = active.as_ref().ok().copied();
-                Some((active.map(|result| keda::IsActiveResponse { result }), (parts, trigger, told)))
+                let result = change(&parts, &trigger, last).await;
+                Some((Ok(keda::IsActiveResponse { result }), (parts, trigger, Some(result))))
             });
         Ok(Response::new(Box::pin(looks.inspect(move |_| {
             // Held as long as the stream is.
@@ -82,15 +81,15 @@ impl ExternalScaler for Scaler {
     }
 }
 
-/// Whether there is something to do, when that is not what was told last.
-async fn change(parts: &Parts, trigger: &Trigger, last: Option<bool>) -> Result<bool, Status> {
+/// Whether there is something to do, when that is not what was told last. While nobody can say, nothing is told: KEDA
+/// comes back to a stream that broke after up to a minute.
+async fn change(parts: &Parts, trigger: &Trigger, last: Option<bool>) -> bool {
+    let mut pause = last.map_or(Duration::ZERO, |_| LOOK_EVERY);
     loop {
-        if last.is_some() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let active = trigger.tasks(parts).await? > 0;
-        if last != Some(active) {
-            return Ok(active);
+        tokio::time::sleep(pause).await;
+        match trigger.tasks(parts).await {
+            Ok(tasks) if last != Some(tasks > 0) => return tasks > 0,
+            Ok(_) | Err(_) => pause = LOOK_EVERY,
         }
     }
 }

@@ -100,6 +100,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn shards_that_are_not_where_they_belong_are_said_to_move() {
+        let shard = |shard, node: &str, preferred: &str| v1::ShardOwner {
+            shard,
+            node: node.to_owned(),
+            preferred: preferred.to_owned(),
+            epoch: 1,
+        };
+        let member = |node: &str| v1::ClusterMember { node: node.to_owned(), ..v1::ClusterMember::default() };
+        let mut answer = v1::ClusterResponse {
+            joined: true,
+            members: vec![member("a"), member("b")],
+            shards: vec![shard(0, "a", "a"), shard(1, "a", "b"), shard(2, "a", "b"), shard(3, "b", "b")],
+            ..v1::ClusterResponse::default()
+        };
+        assert!(text(&answer, Paint::Plain).ends_with("moving: 1-2 on the way to another node\n"));
+        answer.shards.retain(|shard| shard.node == shard.preferred);
+        assert!(!text(&answer, Paint::Plain).contains("moving"));
+    }
+
+    #[test]
     fn shards_that_follow_each_other_are_one_range() {
         assert_eq!(ranges(&[0, 1, 2, 3, 7, 9, 10]), "0-3, 7, 9-10");
         assert_eq!(ranges(&[5]), "5");

@@ -107,6 +107,17 @@ impl Desk {
 }
 
 #[test]
+fn the_backlog_counts_what_waits_and_what_a_worker_has_or_may_have() {
+    let mut desk = Desk::new();
+    desk.recover(9);
+    desk.join("a", 1, &[]);
+    (1..=3).for_each(|run| desk.submit(run, "shop"));
+    let backlog = desk.state.backlog().into_iter().map(|part| (part.skill, part.queued, part.held));
+    let wanted = [("default/clerk.noop".to_owned(), 0, 1), ("shop/clerk.noop".to_owned(), 2, 1)];
+    assert_eq!(backlog.collect::<Vec<_>>(), wanted);
+}
+
+#[test]
 fn a_worker_gets_no_more_tasks_than_it_has_room_for() {
     let mut desk = Desk::new();
     let worker = desk.join("w", 2, &[]);
