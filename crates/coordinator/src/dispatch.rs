@@ -2,6 +2,7 @@
 //!
 //! Owns: who hosts what, who holds which task, fairness between namespaces. Never: decides whether a task is wanted
 //! (that is its run) or what a lost worker means for it (it reports `worker_lost`, the run decides).
+mod acknowledgement;
 mod actor;
 mod message;
 mod queue;
@@ -9,6 +10,7 @@ mod shards;
 mod state;
 mod stuck;
 
+pub(crate) use acknowledgement::Acknowledgement;
 pub(crate) use actor::{Dispatcher, DispatcherArguments};
 pub(crate) use message::{DispatchMessage, SessionId, WorkerIntro};
 pub(crate) use shards::Shards;

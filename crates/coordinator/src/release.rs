@@ -19,11 +19,13 @@ const GATHER: Job = Job { name: "gather context", on_panic: OnDeath::Log };
 
 /// Sends each output on its way.
 pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &ActorRef<ShardMessage>) {
-    let (mut tasks, mut canceled, mut news, mut calls) = (vec![], vec![], vec![], vec![]);
+    let (mut settled, mut tasks, mut canceled) = (vec![], vec![], vec![]);
+    let (mut news, mut calls) = (vec![], vec![]);
     let mut loaded = None;
     for output in outputs {
         match output {
             Output::Reply(reply) => reply(),
+            Output::Settled(owed) => settled.extend(owed.take()),
             Output::Dispatch(task) => tasks.push(task),
             Output::Cancel(run, unit, attempt) => canceled.push((run, unit, attempt)),
             Output::CallNews(run, unit, attempt, call) => news.push(((run, unit, attempt), *call)),
@@ -55,8 +57,8 @@ pub(crate) fn release(outputs: Vec<Output>, args: &ShardArguments, myself: &Acto
             Output::Loaded(shard, epoch) => loaded = Some((shard, epoch)),
         }
     }
-    if !tasks.is_empty() || !canceled.is_empty() {
-        args.links.tell_dispatch(DispatchMessage::Submit { tasks, canceled });
+    if !settled.is_empty() || !tasks.is_empty() || !canceled.is_empty() {
+        args.links.tell_dispatch(DispatchMessage::Submit { settled, tasks, canceled });
     }
     if !news.is_empty() {
         args.links.tell_dispatch(DispatchMessage::CallNews(news));

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One flat directory of files.
 ///
@@ -36,8 +37,8 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Writes at `offset` (bytes); answers how many bytes were taken, which may be fewer than given.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes what was written, and the length, durable. After an error nothing written since the last success may
-    /// be trusted, however often it is called again.
-    fn sync(&self) -> io::Result<()>;
+    /// be trusted, however often it is called again. Answers how long it took; zero where no time goes by.
+    fn sync(&self) -> io::Result<Duration>;
     /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Cuts the file to that many bytes.
@@ -176,8 +177,14 @@ impl DiskFile for RealFile {
         self.0.write_at(bytes, offset)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a real disk takes real time; tests bring a disk of their own"
+    )]
+    fn sync(&self) -> io::Result<Duration> {
+        let before = Instant::now();
+        self.0.sync_data()?;
+        Ok(before.elapsed())
     }
 
     fn length(&self) -> io::Result<u64> {

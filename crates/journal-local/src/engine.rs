@@ -4,6 +4,7 @@
 //! calls back while it holds something.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use kapell_journal::{AcquireError, Acquired, AppendError, Done, ReadError};
@@ -106,8 +107,13 @@ impl Engine {
         }
     }
 
-    /// Does all items as one group. The replies are in the order of the items; the caller gives them.
-    pub(crate) fn commit(&mut self, items: impl Iterator<Item = Item>, replies: &mut Vec<Reply>) {
+    /// Does all items as one group. The replies are in the order of the items; the caller gives them. Answers how long
+    /// the flush took, if there was one.
+    pub(crate) fn commit(
+        &mut self,
+        items: impl Iterator<Item = Item>,
+        replies: &mut Vec<Reply>,
+    ) -> Option<Duration> {
         self.group.clear();
         self.touched.clear();
         self.commits += 1;
@@ -115,19 +121,20 @@ impl Engine {
             self.stage(item);
         }
         // A group without frames only tells readers which shards were closed.
-        let written = if self.group.is_empty() { Ok(self.active.end) } else { self.write() };
-        let reason = match written {
-            Ok(at) => {
+        let written = if self.group.is_empty() { Ok((self.active.end, None)) } else { self.write() };
+        let (flushed_in, reason) = match written {
+            Ok((at, flushed_in)) => {
                 self.publish(at);
-                None
+                (flushed_in, None)
             }
             Err(reason) => {
                 self.close_all(&reason);
-                Some(reason)
+                (None, Some(reason))
             }
         };
         let staged = std::mem::take(&mut self.staged);
         replies.extend(staged.into_iter().map(|staged| self.reply(staged, reason.as_deref())));
+        flushed_in
     }
 
     fn stage(&mut self, item: Item) {
@@ -197,8 +204,8 @@ impl Engine {
         Ok(())
     }
 
-    /// One write, one flush. Answers where the group lies.
-    fn write(&mut self) -> Result<u64, String> {
+    /// One write, one flush. Answers where the group lies, and how long the flush took.
+    fn write(&mut self) -> Result<(u64, Option<Duration>), String> {
         let next = self.active.next();
         let full =
             next + self.group.bytes_at(next) > self.shared.options.segment_bytes.max(SEGMENT_BYTES_MIN);
@@ -211,11 +218,11 @@ impl Engine {
         let offset = self.active.next();
         let bytes = self.group.finish(self.active.segment.salt, offset);
         let end = offset + bytes.len() as u64;
-        write_all(&*self.active.file, bytes, offset)
+        let took = write_all(&*self.active.file, bytes, offset)
             .and_then(|()| self.active.file.sync())
             .map_err(|error| error.to_string())?;
         self.active.end = end;
-        Ok(offset)
+        Ok((offset, Some(took)))
     }
 
     /// Goes on in a new segment, which seals the active one where its last durable group ends.

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::disk::{Disk, DiskFile};
 use crate::shared::lock;
@@ -93,6 +94,7 @@ struct World {
     /// Counts crashes: a handle from before one is dead.
     life: u64,
     capacity_bytes: Option<u64>,
+    sync_takes: Duration,
 }
 
 /// The disk. Clones are the same disk.
@@ -127,6 +129,11 @@ impl FaultDisk {
     /// Bytes that all files together may have; `None` for no end.
     pub fn set_capacity_bytes(&self, capacity_bytes: Option<u64>) {
         lock(&self.world).capacity_bytes = capacity_bytes;
+    }
+
+    /// How long a sync of a file says that it took.
+    pub fn set_sync_takes(&self, sync_takes: Duration) {
+        lock(&self.world).sync_takes = sync_takes;
     }
 
     /// How many operations changed something so far: writes, syncs, names.
@@ -421,7 +428,7 @@ impl DiskFile for FaultFile {
         if world.step() { Err(power_is_gone()) } else { Ok(count) }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<Duration> {
         let mut world = self.world()?;
         if world.step() {
             return Err(power_is_gone());
@@ -431,7 +438,7 @@ impl DiskFile for FaultFile {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         world.inodes[self.inode].sync();
-        Ok(())
+        Ok(world.sync_takes)
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
@@ -40,12 +41,21 @@ struct Queue {
     bytes: usize,
     acquisitions: usize,
     writer_waits: bool,
+    /// Somebody has the engine: the writer, or a caller that found nothing before it.
+    taken: bool,
+    /// So many groups in a row were one append with nothing behind it, and flushed fast.
+    alone: u32,
     closed: bool,
     /// Shards whose owner was turned away; what else it sends is answered at once.
     turned_away: BTreeMap<ShardId, Epoch>,
 }
 
 impl Queue {
+    fn is_alone(&self, append: &Append) -> bool {
+        let is_free = !self.taken && self.items.is_empty();
+        is_free && self.alone >= ALONE_MIN && append.count <= ALONE_RECORDS_MAX
+    }
+
     fn turn_away(&mut self, shard: ShardId, epoch: Epoch) {
         // Once is enough: at most one of these waits for each owner.
         if self.turned_away.insert(shard, epoch) != Some(epoch) {
@@ -57,15 +67,22 @@ impl Queue {
 /// What an append takes in the queue besides its frame.
 const ITEM_BYTES: usize = 128;
 
+/// Groups of one append before callers write theirs: with two busy callers one soon comes while another is flushed.
+const ALONE_MIN: u32 = 4;
+/// More records at once come from a shard that has much to do: what comes next is decided while they are flushed.
+const ALONE_RECORDS_MAX: u64 = 16;
+
 pub(crate) struct Limits {
     pub(crate) queue_bytes_max: usize,
     pub(crate) group_bytes_max: usize,
     pub(crate) group_appends_max: usize,
     pub(crate) acquisitions_max: usize,
-    pub(crate) retry_after: std::time::Duration,
+    pub(crate) caller_flush_max: Duration,
+    pub(crate) retry_after: Duration,
 }
 
 struct Lane {
+    engine: Mutex<Engine>,
     queue: Mutex<Queue>,
     filled: Condvar,
     limits: Limits,
@@ -84,16 +101,19 @@ impl Writer {
             bytes: 0,
             acquisitions: 0,
             writer_waits: false,
+            taken: false,
+            alone: 0,
             closed: false,
             turned_away: BTreeMap::new(),
         };
-        let lane = Arc::new(Lane { queue: Mutex::new(queue), filled: Condvar::new(), limits });
+        let (engine, queue) = (Mutex::new(engine), Mutex::new(queue));
+        let lane = Arc::new(Lane { engine, queue, filled: Condvar::new(), limits });
         let theirs = Arc::clone(&lane);
-        let thread = Joined::start("journal-writer", move || theirs.write(engine))?;
+        let thread = Joined::start("journal-writer", move || theirs.write())?;
         Ok(Writer { lane, thread: Some(thread) })
     }
 
-    /// Queues an append, or answers it at once if there is no room.
+    /// Queues an append, writes it now if there is nothing else to do, or answers it at once if there is no room.
     pub(crate) fn append(&self, append: Append) {
         let mut queue = lock(&self.lane.queue);
         let bytes = append.frame.len() + ITEM_BYTES;
@@ -104,6 +124,11 @@ impl Writer {
         } else if queue.bytes > 0 && queue.bytes + bytes > self.lane.limits.queue_bytes_max {
             queue.turn_away(append.shard, append.epoch);
             self.lane.unavailable("the queue of the writer is full")
+        } else if queue.is_alone(&append) {
+            queue.taken = true;
+            drop(queue);
+            self.lane.commit(std::iter::once(Item::Append(append)), &mut Vec::with_capacity(1));
+            return;
         } else {
             queue.bytes += bytes;
             queue.items.push_back(Item::Append(append));
@@ -146,31 +171,50 @@ impl Lane {
         AppendError::Unavailable { reason: reason.to_owned(), retry_after: self.limits.retry_after }
     }
 
-    fn wake(&self, mut queue: std::sync::MutexGuard<'_, Queue>) {
-        let wake = std::mem::take(&mut queue.writer_waits);
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        // Who has the engine wakes the writer for what has come meanwhile.
+        let wake = !queue.taken && std::mem::take(&mut queue.writer_waits);
         drop(queue);
         if wake {
             self.filled.notify_one();
         }
     }
 
-    fn write(&self, mut engine: Engine) {
-        let _answer_all_if_it_panics = CloseLane(self);
+    fn write(&self) {
         let mut items = Vec::new();
-        let mut replies: Vec<Reply> = Vec::new();
+        let mut replies = Vec::new();
         while self.drain(&mut items) {
-            engine.commit(items.drain(..), &mut replies);
-            for reply in replies.drain(..) {
-                reply.give();
-            }
+            self.commit(items.drain(..), &mut replies);
+        }
+    }
+
+    /// Writes one group and gives its answers, for whoever has taken the engine; gives the engine back.
+    fn commit(&self, items: impl ExactSizeIterator<Item = Item>, replies: &mut Vec<Reply>) {
+        let count = items.len();
+        let answer_all_if_it_panics = CloseLane(self);
+        let flushed_in = lock(&self.engine).commit(items, replies);
+        let is_fast = flushed_in.is_some_and(|took| took <= self.limits.caller_flush_max);
+        let mut queue = lock(&self.queue);
+        let was_alone = count == 1 && queue.items.is_empty() && is_fast;
+        queue.alone = if was_alone { queue.alone.saturating_add(1) } else { 0 };
+        drop(queue);
+        for reply in replies.drain(..) {
+            reply.give();
+        }
+        std::mem::forget(answer_all_if_it_panics);
+        // Only now: the answers of the next group come after these.
+        let mut queue = lock(&self.queue);
+        queue.taken = false;
+        if !queue.items.is_empty() || queue.closed {
+            self.wake(queue);
         }
     }
 
     /// Takes what is queued, up to the size of a group. Waits if there is nothing; false at the end.
     fn drain(&self, items: &mut Vec<Item>) -> bool {
         let mut queue = lock(&self.queue);
-        while queue.items.is_empty() {
-            if queue.closed {
+        while queue.items.is_empty() || queue.taken {
+            if queue.closed && !queue.taken {
                 return false;
             }
             queue.writer_waits = true;
@@ -188,6 +232,7 @@ impl Lane {
             items.push(item);
         }
         queue.bytes -= bytes;
+        queue.taken = true;
         true
     }
 }
@@ -200,7 +245,10 @@ impl Drop for CloseLane<'_> {
         let left = {
             let mut queue = lock(&self.0.queue);
             queue.closed = true;
-            std::mem::take(&mut queue.items)
+            queue.taken = false;
+            let left = std::mem::take(&mut queue.items);
+            self.0.wake(queue);
+            left
         };
         drop(left);
     }

@@ -102,6 +102,7 @@ impl LocalJournal {
             group_bytes_max: options.group_bytes_max,
             group_appends_max: options.group_appends_max,
             acquisitions_max: options.jobs_waiting_max,
+            caller_flush_max: options.caller_flush_max,
             retry_after: options.retry_after,
         };
         Ok(LocalJournal {

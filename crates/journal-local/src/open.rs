@@ -227,7 +227,7 @@ impl Opening {
         let mut group = vec![0; (scanned.end - scanned.last_group) as usize];
         read_full(&*source.file, &mut group, scanned.last_group)?;
         write_all(&*source.file, &group, scanned.last_group)?;
-        source.file.sync()
+        source.file.sync().map(drop)
     }
 
     fn checkpoints(&self, listing: &Listing) -> Result<BTreeMap<ShardId, Checkpoint>, OpenError> {

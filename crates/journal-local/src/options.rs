@@ -19,6 +19,9 @@ pub struct Options {
     pub jobs_waiting_max: usize,
     /// Checkpoint files of a shard before they are merged into one.
     pub checkpoint_files_max: usize,
+    /// An append that finds nothing to do before it is written by its caller, as long as flushes take at most this: that
+    /// is less than waking the writer and being woken by it. Zero: all are written by the writer's thread.
+    pub caller_flush_max: Duration,
     /// What a caller that was turned away is told to wait.
     pub retry_after: Duration,
     /// From this the salts of segments are derived; any number, best a different one each time.
@@ -37,6 +40,7 @@ impl Default for Options {
             group_appends_max: 4096,
             jobs_waiting_max: 1024,
             checkpoint_files_max: 16,
+            caller_flush_max: Duration::from_micros(500),
             retry_after: Duration::from_millis(100),
             salt_seed: std::hash::RandomState::new().build_hasher().finish(),
         }

@@ -71,7 +71,7 @@ pub(crate) fn begin(shared: &Shared, before: Before, table: Table) -> io::Result
     };
     let named = write_all(&*spare.file, &page, 0)
         .and_then(|()| spare.file.sync())
-        .and_then(|()| shared.disk.rename(&spare.name, &FileName::Segment(number).text()))
+        .and_then(|_| shared.disk.rename(&spare.name, &FileName::Segment(number).text()))
         .and_then(|()| shared.disk.sync_dir());
     if let Err(error) = named {
         // It may be the lack of room; an unfinished file is no use to anybody.

@@ -231,7 +231,7 @@ impl DiskFile for WatchedFile {
         drop(world);
         self.file.write_at(bytes, offset)
     }
-    fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<Duration> {
         self.world.log("disk", "sync");
         self.file.sync()
     }

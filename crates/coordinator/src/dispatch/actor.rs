@@ -13,7 +13,7 @@ use kapell_wire::task::{TaskKey, error_to};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
-use super::message::{DispatchMessage, Joined, SessionId};
+use super::message::{DispatchMessage, Joined, SessionId, Settled};
 use super::state::{Act, DispatchState, definitions_to};
 use crate::answer::answer;
 use crate::calls::{CallMessage, Read};
@@ -75,7 +75,8 @@ impl Running {
         let now = Instant::now();
         let in_force = self.args.definitions.in_force();
         match message {
-            DispatchMessage::Submit { tasks, canceled } => {
+            DispatchMessage::Submit { settled, tasks, canceled } => {
+                self.state.acts.extend(settled.into_iter().map(Act::Settled));
                 tasks.into_iter().for_each(|task| self.state.submit(now, task, &in_force));
                 for (run, unit, attempt) in canceled {
                     self.state.cancel(TaskKey { run, unit, attempt });
@@ -197,6 +198,11 @@ impl Running {
                     assignment.timeout_ms =
                         u64::try_from(now.until(deadline).as_millis()).unwrap_or(u64::MAX);
                     frames.entry(session).or_default().push(Kind::Assignment(assignment));
+                }
+                // A worker that is gone sends its reports again when it is back.
+                Act::Settled(Settled { session, keys }) => {
+                    let acks = keys.into_iter().map(|key| Kind::ReportAck(key.to_proto()));
+                    frames.entry(session).or_default().extend(acks);
                 }
                 Act::Cancel(session, key) => {
                     frames.entry(session).or_default().push(Kind::Cancel(key.to_proto()));

@@ -39,10 +39,17 @@ pub(crate) struct Joined {
     pub(crate) session: SessionId,
 }
 
+/// Reports of a worker that are on disk, or stale.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) session: SessionId,
+    pub(crate) keys: Vec<TaskKey>,
+}
+
 /// What the dispatcher may be told.
 pub(crate) enum DispatchMessage {
-    /// Tasks to hand out, and tasks that are no longer wanted.
-    Submit { tasks: Vec<WorkOrder<Dispatch>>, canceled: Vec<(RunId, UnitId, Attempt)> },
+    /// Reports that workers may forget, tasks to hand out, and tasks that are no longer wanted.
+    Submit { settled: Vec<Settled>, tasks: Vec<WorkOrder<Dispatch>>, canceled: Vec<(RunId, UnitId, Attempt)> },
     /// The shard is here. Comes after the tasks that were found in its journal, so that none of those which workers
     /// answer with is unknown. A shard that is loaded anew says so again, under its new epoch.
     Own(ShardId, Epoch),

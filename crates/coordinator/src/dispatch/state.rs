@@ -15,7 +15,7 @@ use kapell_wire::claim::ShardClaim;
 use kapell_wire::task::TaskKey;
 use tokio::time::Instant;
 
-use super::message::{DispatchStatus, SessionId, ToWorker, WorkerIntro};
+use super::message::{DispatchStatus, SessionId, Settled, ToWorker, WorkerIntro};
 use super::queue::{FairQueue, Pool};
 use super::shards::Shards;
 use crate::definitions::InForce;
@@ -24,6 +24,8 @@ use crate::shard::{Origin, WorkOrder};
 /// What the dispatcher wants done.
 #[derive(Debug)]
 pub(super) enum Act {
+    /// Tell a worker that its reports are on disk, or stale.
+    Settled(Settled),
     /// Send to a worker.
     Assign(SessionId, v1::Assignment),
     /// Tell a worker that a task is not wanted.

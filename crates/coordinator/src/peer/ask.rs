@@ -29,7 +29,9 @@ pub(super) fn what(request: &Request) -> Option<What> {
             What::StartRuns(peer::StartRuns { starts: group.iter().map(start_to).collect() })
         }
         Request::Command(run, command, _) => commands_to([(run, &**command)]),
-        Request::Commands(commands, _) => commands_to(commands.iter().map(|(run, command)| (run, command))),
+        Request::Commands(commands, _) | Request::Reports(commands, _) => {
+            commands_to(commands.iter().map(|(run, command)| (run, command)))
+        }
         Request::Deliver(event, namespace, _) => What::DeliverEvent(event_to(namespace, event)),
         Request::View(run, _) => What::ReadRun(peer::ReadRun { run: run_to(*run) }),
         Request::Watch(run, ..) => What::Watch(peer::Watch { run: run_to(*run) }),
@@ -99,7 +101,9 @@ pub(super) fn may_be_repeated(request: &Request) -> bool {
         | Request::Asked(..)
         | Request::Confirmed(_) => true,
         Request::Command(_, command, _) => is_answer(command),
-        Request::Commands(commands, _) => commands.iter().all(|(_, command)| is_answer(command)),
+        Request::Commands(commands, _) | Request::Reports(commands, _) => {
+            commands.iter().all(|(_, command)| is_answer(command))
+        }
         Request::Deliver(..)
         | Request::Read(..)
         | Request::Audit(_)
@@ -157,6 +161,12 @@ pub(super) fn answered(request: Request, said: Option<Said>) -> Answered {
         (Request::Commands(_, reply), Some(Said::Commands(results))) => {
             if let Some(results) = results.results.into_iter().map(result_from).collect() {
                 reply(results);
+            }
+        }
+        (Request::Reports(_, owed), Some(Said::Commands(results))) => {
+            let results: Option<Vec<_>> = results.results.into_iter().map(result_from).collect();
+            if let Some(owed) = results.and_then(|results| owed.if_settled(&results)) {
+                owed.give();
             }
         }
         (Request::Deliver(_, _, reply), Some(Said::Delivered(delivered))) => {

@@ -14,9 +14,9 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 use super::outlet::{Gone, Outlet};
-use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams, is_settled, shards};
+use super::{FRAMES_WAITING_MAX, Liveness, OpenStream, Streams, shards};
 use crate::definitions::{Definitions, InForce};
-use crate::dispatch::{DispatchMessage, SessionId, WorkerIntro, definitions_to};
+use crate::dispatch::{Acknowledgement, DispatchMessage, SessionId, WorkerIntro, definitions_to};
 use crate::links::Links;
 use crate::shard::{Request, SubmitError};
 
@@ -237,43 +237,16 @@ impl Session {
         }
         for (shard, reports) in by_shard {
             let keys = reports.iter().map(|(key, _)| *key).collect();
-            let owed = Acknowledgement { keys, to: self.to.clone() };
-            let Some(mailbox) = self.links.shard(shard).cloned() else {
+            let (to, links) = (self.to.clone(), self.links.clone());
+            let owed = Acknowledgement::new(self.session, keys, to, links);
+            let Some(mailbox) = self.links.shard(shard) else {
                 // A shard that no coordinator of this store has: the worker comes from another.
                 owed.give();
                 continue;
             };
             let commands = reports.into_iter().map(|(key, command)| (key.run, command)).collect();
-            let answered = move |results: Vec<Result<(), SubmitError>>| {
-                if results.iter().all(is_settled) {
-                    owed.give();
-                }
-            };
             // Holds the stream back while the shard has no room.
-            mailbox.submit(Request::Commands(commands, Box::new(answered))).await;
-        }
-    }
-}
-
-/// Says that reports are on disk, or stale. Dropped instead, because the journal failed under them, it cuts the worker
-/// off, who sends them again when it is back.
-struct Acknowledgement {
-    keys: Vec<TaskKey>,
-    to: ToWorker,
-}
-
-impl Acknowledgement {
-    fn give(mut self) {
-        let keys = std::mem::take(&mut self.keys);
-        // A worker that is gone, or cut off, sends its reports again when it is back.
-        drop(self.to.offer(frame(keys.into_iter().map(|key| Kind::ReportAck(key.to_proto())))));
-    }
-}
-
-impl Drop for Acknowledgement {
-    fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            self.to.cut();
+            mailbox.submit(Request::Reports(commands, owed)).await;
         }
     }
 }

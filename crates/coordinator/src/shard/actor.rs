@@ -13,6 +13,7 @@ use kapell_ledger::{Ledger, LedgerBatch, Part};
 use kapell_model::{Epoch, Seq, Timestamp};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::load;
@@ -188,17 +189,38 @@ impl Running {
         let first = Seq(self.shard.last.0 + 1 - records.len() as u64);
         self.in_flight.push_back((self.batch, outputs));
         let (myself, batch) = (self.myself.clone(), self.batch);
-        let done = Box::new(move |result| {
-            if myself.cast(ShardMessage::Durable { batch, result }).is_err() {
+        let (at_once, mut answered) = oneshot::channel();
+        let done = Box::new(move |result: Result<(), AppendError>| {
+            // Nobody listens any more once the call is over.
+            let is_late = result.is_err() || at_once.send(()).is_err();
+            if is_late && myself.cast(ShardMessage::Durable { batch, result }).is_err() {
                 tracing::debug!("a batch became durable after its shard had stopped");
             }
         });
         let append = Batch { shard: self.args.rules.shard, epoch: self.shard.epoch, first, records };
         self.args.journal.append(append, done);
+        answered.close();
+        if answered.try_recv().is_ok() {
+            self.release_through(batch);
+            if self.stay == Stay::Ending || self.args.mailbox.waiting() > 0 {
+                drop(self.myself.cast(ShardMessage::Durable { batch, result: Ok(()) }));
+            }
+        }
     }
 
     fn durable(&mut self, batch: u64, result: Result<(), AppendError>) -> Result<(), ActorProcessingErr> {
         result?;
+        self.release_through(batch);
+        if self.stay == Stay::Ending {
+            self.end();
+        } else if self.args.mailbox.waiting() > 0 {
+            self.work();
+        }
+        Ok(())
+    }
+
+    /// Sends on what waited for batches up to this one.
+    fn release_through(&mut self, batch: u64) {
         while let Some((no, _)) = self.in_flight.front()
             && *no <= batch
         {
@@ -206,12 +228,6 @@ impl Running {
                 self.release(outputs);
             }
         }
-        if self.stay == Stay::Ending {
-            self.end();
-        } else if self.args.mailbox.waiting() > 0 {
-            self.work();
-        }
-        Ok(())
     }
 
     /// Not while the shard may be somebody else's already: the journal would refuse what is decided, but what is read

@@ -12,6 +12,7 @@ use kapell_model::{Epoch, Json, Name, RunId, Seq, ShardId, Timestamp};
 use kapell_wire::DefinitionRecord;
 
 use super::orders::Owed;
+use crate::dispatch::Acknowledgement;
 
 /// What the actor is told.
 pub(crate) enum ShardMessage {
@@ -79,6 +80,8 @@ pub(crate) enum Request {
     Command(RunId, Box<Command>, Reply<Result<(), SubmitError>>),
     /// Ask several things of several runs; answered together, refusals in order.
     Commands(Vec<(RunId, Command)>, Reply<Vec<Result<(), SubmitError>>>),
+    /// What a worker reports, of tasks of several runs; acknowledged together.
+    Reports(Vec<(RunId, Command)>, Acknowledgement),
     /// Wake the steps and outcomes that wait for this event.
     Deliver(Arc<kapell_wire::cloud_event::Event>, Name, Reply<Delivered>),
     /// Read a run; sees what is decided, answers when that is on disk. Only where the shard is.
@@ -110,7 +113,7 @@ impl Request {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Request::Start(group, _) => group.len(),
-            Request::Commands(commands, _) => commands.len(),
+            Request::Commands(commands, _) | Request::Reports(commands, _) => commands.len(),
             Request::Command(..)
             | Request::Deliver(..)
             | Request::Read(..)
@@ -213,6 +216,8 @@ impl SubmitError {
 pub(crate) enum Output {
     /// An answer.
     Reply(Box<dyn FnOnce() + Send>),
+    /// What a worker is owed for its reports.
+    Settled(Acknowledgement),
     /// A task for a worker.
     Dispatch(WorkOrder<Dispatch>),
     /// A task that is no longer wanted.

@@ -142,11 +142,12 @@ impl ShardState {
                 self.reply(reply, result);
             }
             Request::Commands(commands, reply) => {
-                let results = commands
-                    .into_iter()
-                    .map(|(run, command)| self.command(run, command, now, in_force))
-                    .collect();
+                let results = self.commands(commands, now, in_force);
                 self.reply(reply, results);
+            }
+            Request::Reports(reports, owed) => {
+                let results = self.commands(reports, now, in_force);
+                self.outputs.extend(owed.if_settled(&results).map(Output::Settled));
             }
             Request::Deliver(event, namespace, reply) => {
                 let delivered = self.deliver(&event, &namespace, now, in_force);
@@ -265,6 +266,15 @@ impl ShardState {
         self.open(run, delta.opened, in_force, &mut inline);
         self.drain(inline, now, in_force);
         Ok(Started { run, duplicate: false })
+    }
+
+    fn commands(
+        &mut self,
+        commands: Vec<(RunId, Command)>,
+        now: Timestamp,
+        in_force: &InForce,
+    ) -> Vec<Result<(), SubmitError>> {
+        commands.into_iter().map(|(run, command)| self.command(run, command, now, in_force)).collect()
     }
 
     pub(super) fn command(

@@ -10,18 +10,26 @@ use crate::dispatch::WorkerIntro;
 use crate::session::Outlet;
 use crate::shard::{Origin, WorkOrder};
 
+fn key(run: u128) -> TaskKey {
+    TaskKey { run: RunId::new(ShardId(0), run), unit: UnitId::step(StepIndex(0)), attempt: Attempt(1) }
+}
+
 fn submit(run: u128) -> DispatchMessage {
+    submit_after(vec![], run)
+}
+
+fn submit_after(settled: Vec<Settled>, run: u128) -> DispatchMessage {
+    let key = key(run);
     let work = Dispatch {
-        unit: UnitId::step(StepIndex(0)),
-        attempt: Attempt(1),
+        unit: key.unit,
+        attempt: key.attempt,
         skill: "clerk.noop".into(),
         input: Json::null(),
         checkpoints: vec![],
         deadline: Timestamp(0),
     };
-    let run = RunId::new(ShardId(0), run);
-    let order = WorkOrder { run, namespace: Name::default_namespace(), work, origin: Origin::New };
-    DispatchMessage::Submit { tasks: vec![order], canceled: vec![] }
+    let order = WorkOrder { run: key.run, namespace: Name::default_namespace(), work, origin: Origin::New };
+    DispatchMessage::Submit { settled, tasks: vec![order], canceled: vec![] }
 }
 
 fn kinds(frame: Option<Result<v1::CoordinatorFrame, tonic::Status>>) -> Vec<&'static str> {
@@ -31,11 +39,11 @@ fn kinds(frame: Option<Result<v1::CoordinatorFrame, tonic::Status>>) -> Vec<&'st
         Some(Kind::Assignment(_)) => "assignment",
         Some(Kind::Claim(_)) => "claim",
         Some(Kind::Disowned(_)) => "disowned",
+        Some(Kind::ReportAck(_)) => "acknowledged",
         Some(
             Kind::Welcome(_)
             | Kind::ToolResult(_)
             | Kind::CheckpointAck(_)
-            | Kind::ReportAck(_)
             | Kind::Cancel(_)
             | Kind::Heartbeat(_),
         )
@@ -113,14 +121,28 @@ async fn a_worker_hears_of_a_shard_before_its_tasks_and_of_its_leaving_after_the
     assert_eq!(kinds(from.next().await), ["claim"]);
     desk.cast(submit(1)).unwrap();
     assert_eq!(kinds(from.next().await), ["assignment"]);
-    let key =
-        TaskKey { run: RunId::new(ShardId(0), 1), unit: UnitId::step(StepIndex(0)), attempt: Attempt(1) };
-    desk.cast(DispatchMessage::Forget(vec![key])).unwrap();
+    desk.cast(DispatchMessage::Forget(vec![key(1)])).unwrap();
     desk.cast(DispatchMessage::Disown(ShardId(0))).unwrap();
     assert_eq!(kinds(from.next().await), ["disowned"], "what was forgotten is not canceled");
     // Late: the shard is somebody else's.
-    desk.cast(DispatchMessage::Holding(session, vec![], vec![key])).unwrap();
+    desk.cast(DispatchMessage::Holding(session, vec![], vec![key(1)])).unwrap();
     desk.cast(DispatchMessage::Own(ShardId(1), Epoch(7))).unwrap();
     assert_eq!(kinds(from.next().await), ["claim"], "and nothing in between");
+    desk.stop(None);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_leaves_in_one_frame_with_the_next_task() {
+    let desk = dispatcher(&Arc::default()).await;
+    let (to, mut from) = Outlet::new(8);
+    let (reply, joined) = oneshot::channel();
+    desk.cast(DispatchMessage::Own(ShardId(0), Epoch(1))).unwrap();
+    desk.cast(DispatchMessage::Join(intro(false, to), reply)).unwrap();
+    let session = joined.await.unwrap().session;
+    desk.cast(submit(1)).unwrap();
+    assert_eq!(kinds(from.next().await), ["assignment"]);
+    desk.cast(DispatchMessage::Finished(session, vec![key(1)])).unwrap();
+    desk.cast(submit_after(vec![Settled { session, keys: vec![key(1)] }], 2)).unwrap();
+    assert_eq!(kinds(from.next().await), ["acknowledged", "assignment"]);
     desk.stop(None);
 }

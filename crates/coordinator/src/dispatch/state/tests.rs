@@ -93,6 +93,10 @@ impl Desk {
                 let key = TaskKey::from_proto(assignment.task.as_ref()).unwrap();
                 format!("assign {} to {}", number(&key), session.0)
             }
+            Act::Settled(Settled { session, keys }) => {
+                let keys: Vec<String> = keys.iter().map(|key| number(key).to_string()).collect();
+                format!("settled {} at {}", keys.join(", "), session.0)
+            }
             Act::Cancel(session, key) => format!("cancel {} at {}", number(&key), session.0),
             Act::Claim(session, claims) => {
                 let claims: Vec<String> =

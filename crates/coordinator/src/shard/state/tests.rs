@@ -94,6 +94,7 @@ impl Bench {
             Output::StartChild(parent, _) => Some(format!("start child of {}", number(parent.run))),
             Output::CancelChild(parent, ..) => Some(format!("cancel child of {}", number(parent.run))),
             Output::Reply(_)
+            | Output::Settled(_)
             | Output::Call(_)
             | Output::Reconcile(_)
             | Output::CallNews(..)
