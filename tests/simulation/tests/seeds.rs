@@ -185,13 +185,14 @@ fn a_posting_that_is_made_twice_is_found() {
     assert!(text.contains(r#"["line", "line"] was posted, not ["line"]"#), "{text}");
 }
 
-/// And a journal that takes from whoever owned a shard before, with some seed out of many: a former owner has to write.
+/// And a journal that takes from whoever owned a shard before, with some seed out of many: a former owner has to write,
+/// which one in a hundred does.
 #[test]
 fn a_former_owner_that_writes_is_found() {
-    let found = (1..=60).any(|seed: u64| {
+    let found = (61..=360).any(|seed: u64| {
         let out = simulate(&words(&["--seed", &seed.to_string(), "--coordinators", "3", "--break-fence"]));
         let text = String::from_utf8_lossy(&out.stdout);
         out.status.code() == Some(1) && text.contains("broken: two writers: ")
     });
-    assert!(found, "none of sixty seeds found it");
+    assert!(found, "none of three hundred seeds found it");
 }
