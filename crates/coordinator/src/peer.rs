@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kapell_cluster::{NodeName, Owner};
 use kapell_model::ShardId;
 use kapell_runtime::{DialError, Runtime, channel};
+use tokio::sync::Notify;
 use tonic::transport::Channel;
 
 use crate::definitions::Definitions;
@@ -34,6 +35,8 @@ pub(crate) struct Peers {
     definitions: Arc<Definitions>,
     runtime: Runtime,
     ways: Mutex<Ways>,
+    /// Notified when a shard goes another way.
+    moved: Notify,
 }
 
 #[derive(Default)]
@@ -57,7 +60,8 @@ impl Peers {
         definitions: Arc<Definitions>,
         runtime: Runtime,
     ) -> Peers {
-        Peers { node: options.node.clone(), links, definitions, runtime, ways: Mutex::default() }
+        let (node, moved) = (options.node.clone(), Notify::new());
+        Peers { node, links, definitions, runtime, ways: Mutex::default(), moved }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ways> {
@@ -85,6 +89,7 @@ impl Peers {
             link.stop();
             ways.links.remove(&reached(&before));
         }
+        self.moved.notify_waiters();
     }
 
     fn dial(&self, owner: &Owner) -> Arc<Link> {
@@ -126,10 +131,25 @@ impl Peers {
             Route::Here | Route::Nowhere => None,
         }
     }
+
+    /// The other node that owns the shard; `None`: this one does. Waits until somebody does, as far as it is known.
+    pub(crate) async fn found(&self, shard: ShardId) -> Option<Owner> {
+        loop {
+            let moved = self.moved.notified();
+            match self.lock().routes.get(&shard) {
+                Some(Route::Here) => return None,
+                Some(Route::To(owner)) => return Some(owner.clone()),
+                Some(Route::Nowhere) | None => {}
+            }
+            moved.await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use kapell_model::{Epoch, ShardCount};
 
     use super::*;
@@ -152,5 +172,19 @@ mod tests {
         assert_eq!(asked(), ["new", "old"]);
         peers.route(ShardId(2), owned_by("new"));
         assert_eq!(asked(), ["new"], "nobody is left to be asked under the old name");
+    }
+    #[tokio::test]
+    async fn who_asks_for_an_owner_waits_until_the_shard_is_somewhere() {
+        let links = Arc::new(Links::new(ShardCount::default(), 8));
+        let peers = Peers::new(&CoordinatorOptions::default(), links, Arc::default(), Runtime::system());
+        let mut owner = pin!(peers.found(ShardId(1)));
+        assert!(futures::poll!(&mut owner).is_pending(), "nothing is known yet");
+        peers.route(ShardId(2), Route::Here);
+        peers.route(ShardId(1), Route::Nowhere);
+        assert!(futures::poll!(&mut owner).is_pending(), "it is on its way");
+        peers.route(ShardId(1), owned_by("other"));
+        assert_eq!(owner.await.map(|owner| owner.node.to_string()).as_deref(), Some("other"));
+        peers.route(ShardId(1), Route::Here);
+        assert_eq!(peers.found(ShardId(1)).await, None);
     }
 }

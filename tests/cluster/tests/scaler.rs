@@ -123,6 +123,28 @@ async fn a_member_that_does_not_answer_makes_the_answer_an_error_until_it_is_non
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn shards_that_nobody_owns_make_the_answer_an_error_until_somebody_does() {
+    let Some(site) = Site::new() else { return };
+    let node = site.node("a").await;
+    node.apply(DEFINITIONS).await;
+    join_all((0..TASKS).map(|key| node.start("task", key))).await;
+    becomes(&node, f64::from(TASKS)).await;
+    // A member that answers, as `a` does it for it, and takes none of the shards that are its own.
+    let idle = site.member("b", &node.address).await;
+    let begun = Instant::now();
+    let refused = loop {
+        match tasks(&node, &[]).await {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "it is counted without them"),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("on their way"), "{refused:?}");
+    drop(idle);
+    becomes(&node, f64::from(TASKS)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_says_how_many_tasks_a_worker_is_for_and_nonsense_is_refused() {
     let Some(site) = Site::new() else { return };
     let node = site.node("a").await;

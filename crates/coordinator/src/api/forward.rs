@@ -2,32 +2,34 @@
 //!
 //! Owns: finding the owner, and that a request is passed on once at most. Most requests never come here: they wait in a
 //! shard's mailbox, which a peer empties.
+use std::time::Duration;
+
 use kapell_model::ShardId;
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::{Parts, status};
-use crate::shard::SubmitError;
 
 /// Marks a request that another node passed on.
 const PASSED_ON: &str = "kapell-passed-on";
 
-/// Where to send the request instead; `None`: the shard is here.
+/// How long a request waits for a shard that nobody owns: a node that starts takes less, a crash in a cluster more.
+const OWNERLESS_MAX: Duration = Duration::from_secs(2);
+
+/// Where to send the request instead; `None`: the shard is here, loaded or not.
 pub(super) async fn owner(
     parts: &Parts,
     shard: ShardId,
     metadata: &MetadataMap,
 ) -> Result<Option<Channel>, Status> {
-    if parts.peers.is_here(shard) {
-        return Ok(None);
-    }
-    let on_its_way = || status::of_submit(&SubmitError::Unavailable);
+    let owner = timeout(OWNERLESS_MAX, parts.peers.found(shard));
+    let Some(owner) = owner.await.map_err(|_| status::on_its_way(shard))? else { return Ok(None) };
     if metadata.contains_key(PASSED_ON) {
         // It moves: whoever asked first finds its new owner.
-        return Err(on_its_way());
+        return Err(status::on_its_way(shard));
     }
-    let owner = parts.peers.owner(shard).ok_or_else(on_its_way)?;
     let channel = parts.peers.channel(&owner.address).await;
     channel.map(Some).map_err(|error| Status::unavailable(format!("node `{}`: {error}", owner.node)))
 }

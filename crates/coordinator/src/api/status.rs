@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use kapell_ledger::LedgerError;
 use kapell_model::limits::WORDS_BYTES_MAX;
-use kapell_model::{Name, RunId};
+use kapell_model::{Name, RunId, ShardId};
 use kapell_proto::v1;
 use tonic::Status;
 
@@ -31,6 +31,8 @@ pub(super) fn of_refused(error: &Refused) -> Status {
 
 /// Says in a trailer when to try again, as gRPC clients know it: milliseconds.
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// A shard that nobody owned for a while may need another while.
+const ON_ITS_WAY_RETRY_MS: u64 = 500;
 
 /// What a shard refused.
 pub(super) fn of_submit(error: &SubmitError) -> Status {
@@ -39,6 +41,14 @@ pub(super) fn of_submit(error: &SubmitError) -> Status {
         let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         status.metadata_mut().insert(RETRY_PUSHBACK, millis.into());
     }
+    status
+}
+
+/// Nothing was done: no node that is known owns the shard.
+pub(super) fn on_its_way(shard: ShardId) -> Status {
+    let text = format!("shard {shard} is on its way to a node and nothing was done; send it again");
+    let mut status = Status::unavailable(text);
+    status.metadata_mut().insert(RETRY_PUSHBACK, ON_ITS_WAY_RETRY_MS.into());
     status
 }
 
