@@ -22,8 +22,8 @@ pub(crate) use actor::{Shard, ShardArguments, project};
 pub(crate) use load::{LoadError, Rebuilt, Told, fold, rebuild};
 pub(crate) use mailbox::{Busy, Mailbox};
 pub(crate) use message::{
-    AskedSince, Audit, Delivered, EndWaiter, Origin, Output, Past, Reply, Request, ShardMessage, StartRun,
-    Started, Stats, SubmitError, WorkOrder,
+    AskedSince, Asker, Audit, Delivered, EndWaiter, Origin, Output, Past, Reply, Request, ShardMessage,
+    StartRun, Started, Stats, SubmitError, WorkOrder,
 };
 pub(crate) use orders::Owed;
 pub(crate) use state::ShardRules;

@@ -326,10 +326,6 @@ impl Client {
                 self.parked(run);
                 return Noted::Parked;
             }
-            v1::RunState::Paused if happening.kind == Kind::Halt => {
-                self.resume_again(happening);
-                return Noted::Live;
-            }
             v1::RunState::Unspecified
             | v1::RunState::Queued
             | v1::RunState::Running

@@ -58,16 +58,6 @@ impl Client {
         world.steered.insert(happening.id.clone(), Steered { at_ms, stage });
     }
 
-    /// A request to pause it that was not answered may come after the one to resume it.
-    pub(crate) fn resume_again(&self, happening: &Happening) {
-        let mut world = self.world.lock();
-        if let Some(steered) = world.steered.get_mut(&happening.id)
-            && steered.stage == Stage::Done
-        {
-            steered.stage = Stage::Paused;
-        }
-    }
-
     /// Nobody tries the run again.
     pub(crate) fn is_given_up(&self, happening: &Happening) -> bool {
         let world = self.world.lock();

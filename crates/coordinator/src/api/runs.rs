@@ -17,7 +17,7 @@ use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 use super::{Parts, forward, starts, status};
 use crate::answer::{answer, replying};
 use crate::own_event::OwnEvent;
-use crate::shard::{self, EndWaiter, Past, Reply, Request, StartRun, SubmitError, Told};
+use crate::shard::{self, Asker, EndWaiter, Past, Reply, Request, StartRun, SubmitError, Told};
 use crate::story;
 
 /// Runs: start, look, steer.
@@ -224,13 +224,14 @@ fn event_of(kind: &str, source: &str, id: &str, subject: Option<&str>, data: &Js
     event.make().map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-/// Sends a command and gives the run as it is then.
+/// Sends a command and gives the run as it is then. A caller that gives up before it has left the mailbox has not given
+/// it.
 pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, Status> {
     let unknown = SubmitError::NotFound(run);
     let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
     let (reply, answered) = oneshot::channel();
-    let request = Request::Command(run, Box::new(command), replying(reply));
-    mailbox.submit(request).await;
+    let asker = Arc::new(Asker);
+    mailbox.submit(Request::Steer(Arc::downgrade(&asker), run, Box::new(command), replying(reply))).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
     result.map_err(|error| status::of_submit(&error))?;
     get(parts, run).await

@@ -28,7 +28,9 @@ pub(super) fn what(request: &Request) -> Option<What> {
         Request::Start(group, _) => {
             What::StartRuns(peer::StartRuns { starts: group.iter().map(start_to).collect() })
         }
-        Request::Command(run, command, _) => commands_to([(run, &**command)]),
+        Request::Command(run, command, _) | Request::Steer(_, run, command, _) => {
+            commands_to([(run, &**command)])
+        }
         Request::Commands(commands, _) | Request::Reports(commands, _) => {
             commands_to(commands.iter().map(|(run, command)| (run, command)))
         }
@@ -100,7 +102,7 @@ pub(super) fn may_be_repeated(request: &Request) -> bool {
         | Request::Schedules(..)
         | Request::Asked(..)
         | Request::Confirmed(_) => true,
-        Request::Command(_, command, _) => is_answer(command),
+        Request::Command(_, command, _) | Request::Steer(_, _, command, _) => is_answer(command),
         Request::Commands(commands, _) | Request::Reports(commands, _) => {
             commands.iter().all(|(_, command)| is_answer(command))
         }
@@ -153,7 +155,10 @@ pub(super) fn answered(request: Request, said: Option<Said>) -> Answered {
                 reply(results);
             }
         }
-        (Request::Command(_, _, reply), Some(Said::Commands(mut results))) => {
+        (
+            Request::Command(_, _, reply) | Request::Steer(_, _, _, reply),
+            Some(Said::Commands(mut results)),
+        ) => {
             if let Some(result) = results.results.pop().and_then(result_from) {
                 reply(result);
             }

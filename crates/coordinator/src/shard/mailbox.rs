@@ -135,11 +135,16 @@ impl Mailbox {
     pub(crate) fn take(&self, most: usize) -> Vec<Request> {
         let mut inner = self.lock();
         let (mut taken, mut weight) = (Vec::with_capacity(inner.queue.len()), 0);
+        let mut unwanted = Vec::new();
         while weight < most
             && let Some(request) = inner.queue.pop_front()
         {
             weight += request.weight();
-            taken.push(request);
+            if request.is_wanted() {
+                taken.push(request);
+            } else {
+                unwanted.push(request);
+            }
         }
         inner.weight -= weight;
         inner.woken = !inner.queue.is_empty();
@@ -192,6 +197,10 @@ impl Inner {
 mod tests {
     use std::sync::Arc;
 
+    use kapell_kernel::Command;
+    use kapell_model::{RunId, ShardId};
+
+    use super::super::message::{Asker, SubmitError};
     use super::*;
 
     fn request() -> Request {
@@ -217,5 +226,23 @@ mod tests {
         assert_eq!(mailbox.take(1).len(), 1);
         tokio::time::timeout(Duration::from_secs(5), held_back).await.unwrap();
         assert_eq!(mailbox.waiting(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_asker_gave_up_is_not_done_even_if_it_was_put_back() {
+        let mailbox = Mailbox::new(2);
+        let asker = Arc::new(Asker);
+        let run = RunId::new(ShardId(0), 1);
+        let (reply, answered) = tokio::sync::oneshot::channel();
+        let reply = Box::new(move |result: Result<(), SubmitError>| reply.send(result).unwrap());
+        let command = Box::new(Command::AcknowledgeEnd);
+        assert!(mailbox.try_submit(Request::Steer(Arc::downgrade(&asker), run, command, reply)).is_ok());
+        let taken = mailbox.take(1);
+        assert_eq!(taken.len(), 1, "somebody waits for it");
+        mailbox.put_back(taken);
+        drop(asker);
+        assert!(mailbox.take(1).is_empty());
+        assert!(answered.await.is_err(), "who would be told is gone");
+        assert!(mailbox.try_submit(request()).is_ok() && mailbox.try_submit(request()).is_ok(), "nor room");
     }
 }

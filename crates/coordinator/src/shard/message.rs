@@ -1,5 +1,5 @@
 //! What may be asked of a shard, and what leaves it.
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kapell_journal::AppendError;
@@ -72,12 +72,19 @@ pub(crate) struct EndWaiter {
 /// Looks at a run (`None`: it is not here) and gives the answer to send once what it saw is on disk.
 pub(crate) type Look = Box<dyn FnOnce(Option<&Run>) -> Reply<()> + Send>;
 
+/// Held by whoever waits for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Asker;
+
 /// What may be asked of a shard.
 pub(crate) enum Request {
     /// Start runs, each once; answered together, refusals in order.
     Start(Vec<StartRun>, Reply<Vec<Result<Started, SubmitError>>>),
     /// Ask something of a run.
     Command(RunId, Box<Command>, Reply<Result<(), SubmitError>>),
+    /// As `Command`, unless its asker has gone before it is taken out of the mailbox: people who gave up may have asked
+    /// for the opposite since.
+    Steer(Weak<Asker>, RunId, Box<Command>, Reply<Result<(), SubmitError>>),
     /// Ask several things of several runs; answered together, refusals in order.
     Commands(Vec<(RunId, Command)>, Reply<Vec<Result<(), SubmitError>>>),
     /// What a worker reports, of tasks of several runs; acknowledged together.
@@ -109,12 +116,18 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Whether anybody cares for it still.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !matches!(self, Request::Steer(asker, ..) if asker.strong_count() == 0)
+    }
+
     /// How much room it takes in front of a shard: so many runs may change by it.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Request::Start(group, _) => group.len(),
             Request::Commands(commands, _) | Request::Reports(commands, _) => commands.len(),
             Request::Command(..)
+            | Request::Steer(..)
             | Request::Deliver(..)
             | Request::Read(..)
             | Request::View(..)

@@ -137,7 +137,7 @@ impl ShardState {
                 let results = group.into_iter().map(|start| self.start(start, now, in_force)).collect();
                 self.reply(reply, results);
             }
-            Request::Command(run, command, reply) => {
+            Request::Command(run, command, reply) | Request::Steer(_, run, command, reply) => {
                 let result = self.command(run, *command, now, in_force);
                 self.reply(reply, result);
             }
