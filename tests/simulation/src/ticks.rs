@@ -16,8 +16,8 @@ use crate::world::State;
 /// The time of day passes so much faster than what networks and leases go by: a minute in three seconds.
 pub(crate) const SPEED: u64 = 20;
 const MINUTE_MS: u64 = 60_000;
-/// Virtual time for which they tick, also when nothing goes wrong.
-const TICKS_FOR_MS: u64 = 13_000;
+/// Virtual time for which they tick, also when nothing goes wrong; the last minute may find a shard on its way.
+const TICKS_FOR_MS: u64 = 17_000;
 /// Minutes that must have passed at least.
 const MINUTES_MIN: usize = 4;
 

@@ -135,6 +135,7 @@ impl Mailbox {
     pub(crate) fn take(&self, most: usize) -> Vec<Request> {
         let mut inner = self.lock();
         let (mut taken, mut weight) = (Vec::with_capacity(inner.queue.len()), 0);
+        // Dropped without the lock: what is dropped may ask again.
         let mut unwanted = Vec::new();
         while weight < most
             && let Some(request) = inner.queue.pop_front()
