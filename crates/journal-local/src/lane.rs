@@ -237,7 +237,7 @@ impl Lane {
     }
 }
 
-/// Closes the queue when the writer ends, however it ends; items that are dropped answer for themselves.
+/// Closes the queue when a panic ends whoever has the engine; items that are dropped answer for themselves.
 struct CloseLane<'a>(&'a Lane);
 
 impl Drop for CloseLane<'_> {

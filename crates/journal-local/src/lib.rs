@@ -49,7 +49,8 @@ use shared::{Shared, lock};
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// Threads of the journal: a writer, one for chores around it, one that reads, one for checkpoints. For production.
+    /// Threads of the journal: a writer, one for chores around it, one that reads, one for checkpoints. A lone append is
+    /// written by its caller (docs/adr/0012-a-lone-append.md). For production.
     Thread,
     /// The caller, inside the call: nothing happens that was not asked for. For simulation and crash-point tests.
     Inline,

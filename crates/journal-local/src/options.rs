@@ -19,8 +19,8 @@ pub struct Options {
     pub jobs_waiting_max: usize,
     /// Checkpoint files of a shard before they are merged into one.
     pub checkpoint_files_max: usize,
-    /// An append that finds nothing to do before it is written by its caller, as long as flushes take at most this: that
-    /// is less than waking the writer and being woken by it. Zero: all are written by the writer's thread.
+    /// A lone append is written by its caller, which saves waking the writer and being woken by it, as long as flushes
+    /// take at most this: the caller is held up for as long. Zero: all are written by the writer's thread.
     pub caller_flush_max: Duration,
     /// What a caller that was turned away is told to wait.
     pub retry_after: Duration,

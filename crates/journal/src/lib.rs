@@ -69,7 +69,8 @@ pub struct RunImage {
     pub state: Option<Bytes>,
 }
 
-/// Called once by the backend, from any thread, when the batch is durable or has failed. Must not block.
+/// Called once by the backend, from any thread and perhaps inside the call of `append`, when the batch is durable or has
+/// failed. Must not block.
 pub type AppendDone = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 /// Why an append, checkpoint or trim was not done.
@@ -155,8 +156,9 @@ pub trait Journal: Send + Sync + 'static {
     /// written.
     fn acquire(&self, shard: ShardId, epoch: Epoch) -> BoxFuture<'_, Result<Acquired, AcquireError>>;
 
-    /// Queues a batch and returns at once; `done` is called when it is durable. Appends of a shard are done
-    /// in the order of the calls; several may be under way. The caller bounds how many. Only a refusal (no room in the
+    /// Queues a batch and returns; `done` is called when it is durable. A backend that has nothing else to do may write it
+    /// first, if that takes less than a millisecond or so. Appends of a shard are done in the order of the calls; several
+    /// may be under way. The caller bounds how many. Only a refusal (no room in the
     /// queue, or what follows one) may be answered before appends that were called earlier.
     fn append(&self, batch: Batch, done: AppendDone);
 

@@ -63,6 +63,17 @@ async fn becomes(node: &Node, wanted: f64) {
     }
 }
 
+/// Asks until there is an error, which must not be half a backlog before.
+async fn refused(node: &Node) -> Status {
+    let since = Instant::now();
+    loop {
+        match tasks(node, &[]).await {
+            Ok(_) => assert!(since.elapsed() < Duration::from_secs(20), "it is counted without some"),
+            Err(refused) => break refused,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_says_how_many_tasks_there_are_in_the_whole_cluster() {
     let Some(site) = Site::new() else { return };
@@ -104,16 +115,10 @@ async fn a_member_that_does_not_answer_makes_the_answer_an_error_until_it_is_non
     // It takes connections, as a process does that was stopped.
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = site.member("b", &hangs.local_addr().unwrap().to_string()).await;
-    let (begun, mut scaler) = (Instant::now(), scaler(&node).await);
-    let refused = loop {
-        match scaler.is_active(trigger(&[])).await {
-            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "it is counted without"),
-            Err(refused) => break refused,
-        }
-    };
+    let refused = refused(&node).await;
     assert_eq!(refused.code(), Code::Unavailable, "half a backlog would have workers sent away: {refused:?}");
     assert!(refused.message().contains("`b`"), "{refused:?}");
-    let mut asked = scaler.clone();
+    let mut asked = scaler(&node).await;
     let (told, ()) = tokio::join!(
         async { asked.stream_is_active(trigger(&[])).await.unwrap().into_inner().message().await },
         async { drop(silent) }
@@ -131,13 +136,7 @@ async fn shards_that_nobody_owns_make_the_answer_an_error_until_somebody_does() 
     becomes(&node, f64::from(TASKS)).await;
     // A member that answers, as `a` does it for it, and takes none of the shards that are its own.
     let idle = site.member("b", &node.address).await;
-    let begun = Instant::now();
-    let refused = loop {
-        match tasks(&node, &[]).await {
-            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "it is counted without them"),
-            Err(refused) => break refused,
-        }
-    };
+    let refused = refused(&node).await;
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert!(refused.message().contains("on their way"), "{refused:?}");
     drop(idle);

@@ -202,6 +202,7 @@ impl Running {
         answered.close();
         if answered.try_recv().is_ok() {
             self.release_through(batch);
+            // What is left to do comes by way of the queue: other messages have their turn.
             if self.stay == Stay::Ending || self.args.mailbox.waiting() > 0 {
                 drop(self.myself.cast(ShardMessage::Durable { batch, result: Ok(()) }));
             }
