@@ -8,6 +8,7 @@ use futures::future::join_all;
 use kapell_client::v1::RunState;
 use kapell_client::{cloudevents, v1};
 use kapell_model::ShardId;
+use kapell_proto::v1::resource_service_client::ResourceServiceClient;
 use kapell_runtime::{Net as _, SystemNet};
 use kapell_tests_cluster::{Node, SHARDS, Site, TTL, worker};
 use tokio::time::Instant;
@@ -59,6 +60,42 @@ async fn health(address: &str) -> Option<ServingStatus> {
     let channel = kapell_runtime::channel(Arc::new(SystemNet), address).await.ok()?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()?;
     Some(answer.get_ref().status())
+}
+
+/// The shard of the definitions.
+const CONTROL: u32 = 0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_waits_for_an_owner_of_the_definitions_and_says_that_there_is_none() {
+    let Some(site) = Site::new() else { return };
+    let node = site.node("a").await;
+    // Members that take no shards, until the definitions are one's.
+    let (mut idle, since) = (vec![], Instant::now());
+    loop {
+        let known = node.client.admin().cluster().await.unwrap();
+        let control = known.shards.iter().find(|shard| shard.shard == CONTROL).unwrap();
+        if control.preferred != node.name && control.node != node.name {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{known:?}");
+        if known.members.len() == idle.len() + 1 && control.preferred == node.name {
+            idle.push(site.member(&format!("idle-{}", idle.len()), &node.address).await);
+        }
+        // why: nothing tells that etcd's news has arrived
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let channel = kapell_runtime::channel(Arc::new(SystemNet), &node.address).await.unwrap();
+    let file = v1::SourceFile { name: "all.yaml".to_owned(), text: DEFINITIONS.to_owned() };
+    let request = v1::ApplyRequest { files: vec![file], dry_run: false };
+    let asked = Instant::now();
+    let refused = ResourceServiceClient::new(channel).apply(request).await.unwrap_err();
+    assert!(asked.elapsed() >= Duration::from_millis(1_900), "it did not wait: {refused:?}");
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("on its way to a node and nothing was done"), "{refused:?}");
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"), "{refused:?}");
+    drop(idle);
+    // By a client that hides it.
+    node.apply(DEFINITIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
