@@ -255,7 +255,7 @@ impl Admin {
         ask!(self.0, Repeat::Harmless, AdminServiceClient::backlog(v1::BacklogRequest::default()))
     }
 
-    /// Drops the ledger and builds it anew from the journal.
+    /// Builds the ledger anew from the journal, in the whole cluster.
     pub async fn rebuild_ledger(&self) -> Result<v1::RebuildLedgerResponse, ClientError> {
         ask!(
             self.0,

@@ -7,6 +7,8 @@ mod backlog;
 mod events;
 mod forward;
 mod http;
+mod others;
+mod rebuild;
 mod resources;
 mod runs;
 mod scaler;

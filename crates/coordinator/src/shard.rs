@@ -19,7 +19,7 @@ mod view;
 mod waits;
 
 pub(crate) use actor::{Shard, ShardArguments, project};
-pub(crate) use load::{LoadError, Rebuilt, Told, fold, rebuild};
+pub(crate) use load::{LoadError, Rebuilt, Told, fold, rebuild, with_causes};
 pub(crate) use mailbox::{Busy, Mailbox};
 pub(crate) use message::{
     AskedSince, Asker, Audit, Delivered, EndWaiter, Origin, Output, Past, Reply, Request, ShardMessage,

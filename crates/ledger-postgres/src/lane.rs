@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kapell_ledger::{ApprovalQuery, ApprovalRow, LedgerBatch, LedgerError, Page, RunQuery, RunRow};
+use kapell_ledger::{ApprovalQuery, ApprovalRow, LedgerBatch, LedgerError, Page, Rebuild, RunQuery, RunRow};
 use kapell_model::Seq;
 use kapell_runtime::{Job, Jobs, OnDeath};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -45,7 +45,7 @@ const READER: Job = Job { name: "ledger-reader", on_panic: OnDeath::StopNode };
 /// What is asked of the writer.
 pub(crate) enum Write {
     Apply(LedgerBatch, Respond<()>),
-    Reset(Respond<()>),
+    Replace(Rebuild, Respond<()>),
 }
 
 /// What is asked of the readers.
@@ -99,9 +99,9 @@ async fn write_group(link: &mut Link, known: &Known, first: Write, requests: &mu
                 group.push(batch);
                 waiting.push(respond);
             }
-            Write::Reset(respond) => {
+            Write::Replace(rebuild, respond) => {
                 flush(link, known, std::mem::take(&mut group), std::mem::take(&mut waiting)).await;
-                let done = link.run(WRITE_WITHIN, &write::Reset { known }).await;
+                let done = link.run(WRITE_WITHIN, &write::Replace { rebuild: &rebuild, known }).await;
                 reply(respond, done.map_err(Trouble::answer));
             }
         }
@@ -161,7 +161,7 @@ pub(crate) fn start_readers(jobs: &Jobs, link: impl Fn() -> Link, known: &Arc<Kn
 async fn serve(link: &mut Link, known: &Known, request: Read) {
     match request {
         Read::Watermark(work, respond) => {
-            let asked = known.asking();
+            let asked = known.asking(work.0);
             let found = answer(link, &work).await;
             if let Ok(through) = found {
                 known.shown(asked, work.0, through);

@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kapell_ledger::cursor::{self, List};
-use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, RunQuery, RunRow};
+use kapell_ledger::{
+    ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, Rebuild, RunQuery, RunRow,
+};
 use kapell_model::{RunId, Seq, ShardId};
 use kapell_runtime::Jobs;
 
@@ -102,7 +104,7 @@ impl Ledger for PostgresLedger {
         }
     }
 
-    fn reset(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
-        self.writer.send(Write::Reset)
+    fn replace(&self, rebuild: Rebuild) -> BoxFuture<'_, Result<(), LedgerError>> {
+        self.writer.send(|respond| Write::Replace(rebuild.slim(), respond))
     }
 }

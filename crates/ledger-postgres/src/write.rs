@@ -3,17 +3,16 @@
 //! Owns: what one transaction contains, the locks that it takes and their order. Never: begins a second transaction on
 //! a connection on which one failed.
 //!
-//! Whoever applies locks the watermarks of its shards first, in the order of the shards, so of two coordinators that
-//! apply for one shard the second sees what the first one stored. Whoever empties the ledger locks the table of the
-//! watermarks, so nobody applies meanwhile.
+//! Whoever writes locks the watermarks of its shards first, in the order of the shards, so of two coordinators that
+//! write of one shard the second sees what the first one stored.
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use futures::try_join;
-use kapell_ledger::{LedgerBatch, LedgerError, Part, RunRow};
-use kapell_model::{Seq, ShardId};
+use kapell_ledger::{LedgerBatch, LedgerError, Part, Rebuild, RunRow};
+use kapell_model::{RunId, Seq, ShardId};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -42,6 +41,10 @@ struct Mark {
     told: Seq,
 }
 
+impl Mark {
+    const NONE: Mark = Mark { through: Seq::ZERO, told: Seq::ZERO };
+}
+
 /// Stores all of them in one transaction, or nothing. A batch that must wait is left out and told so.
 pub(crate) struct Apply<'a> {
     pub(crate) group: &'a [LedgerBatch],
@@ -53,11 +56,11 @@ impl Work for Apply<'_> {
 
     async fn once(&self, client: &Client) -> Result<Vec<Verdict>, Trouble> {
         let Apply { group, known } = *self;
-        let mut marks = begin(client, group).await?;
+        let mut marks = begin(client, group.iter().map(|batch| batch.shard).collect()).await?;
         let (mut verdicts, mut rows) = (Vec::with_capacity(group.len()), Vec::new());
         let mut moved = BTreeMap::new();
         for batch in group {
-            let mark = marks.entry(batch.shard).or_insert(Mark { through: Seq::ZERO, told: Seq::ZERO });
+            let mark = marks.entry(batch.shard).or_insert(Mark::NONE);
             verdicts.push(admit(batch, *mark, known));
             // A part that is older than what was told in part comes from a former owner: its rows are.
             if verdicts.last().is_some_and(Result::is_ok)
@@ -116,11 +119,11 @@ const MARKS: &str = "INSERT INTO kapell_ledger.watermarks (shard, through, told)
 const LOCK_MARKS: &str = "SELECT shard, through, told FROM kapell_ledger.watermarks WHERE shard = ANY($1) \
      ORDER BY shard FOR UPDATE";
 
-/// Opens a transaction in which nobody else applies for these shards.
-async fn begin(client: &Client, group: &[LedgerBatch]) -> Result<BTreeMap<ShardId, Mark>, Trouble> {
-    let mut shards: Vec<i32> = group.iter().map(|batch| i32::from(batch.shard.0)).collect();
+/// Opens a transaction in which nobody else writes of these shards.
+async fn begin(client: &Client, mut shards: Vec<ShardId>) -> Result<BTreeMap<ShardId, Mark>, Trouble> {
     shards.sort_unstable();
     shards.dedup();
+    let shards: Vec<i32> = shards.iter().map(|shard| i32::from(shard.0)).collect();
     let shards: [(&(dyn ToSql + Sync), Type); 1] = [(&shards, Type::INT4_ARRAY)];
     let lock = async { Ok(client.query_typed(LOCK_MARKS, &shards).await?) };
     // Sent together; the server does them in this order.
@@ -280,25 +283,46 @@ async fn add_approvals(client: &Client, rows: &Approvals<'_>) -> Result<(), Trou
     execute(client, ADD_APPROVALS, &values).await
 }
 
-/// After the watermarks in the order in which readers come to the tables, so that nobody waits in a circle. A dump may
-/// hold a table for long, and whoever waits to empty it makes everybody wait who comes after: so the wait is short.
-const RESET: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; \
-     LOCK TABLE kapell_ledger.watermarks, kapell_ledger.run_entities, kapell_ledger.runs, kapell_ledger.approvals \
-     IN ACCESS EXCLUSIVE MODE; \
-     TRUNCATE kapell_ledger.watermarks, kapell_ledger.run_entities, kapell_ledger.runs, kapell_ledger.approvals; \
-     COMMIT";
+/// The runs of a shard are neighbours.
+const CLEAR: [&str; 3] = [
+    "DELETE FROM kapell_ledger.run_entities WHERE run BETWEEN $1 AND $2",
+    "DELETE FROM kapell_ledger.runs WHERE run BETWEEN $1 AND $2",
+    "DELETE FROM kapell_ledger.approvals WHERE run BETWEEN $1 AND $2",
+];
 
-/// Forgets every row and watermark.
-pub(crate) struct Reset<'a> {
+async fn clear(client: &Client, shard: ShardId) -> Result<(), Trouble> {
+    let [first, last] = [0, u128::MAX].map(|low| Id(RunId::new(shard, low).to_bytes()));
+    for clear in CLEAR {
+        within(execute(client, clear, &[(&first, Type::UUID), (&last, Type::UUID)])).await?;
+    }
+    Ok(())
+}
+
+/// Puts all that is new of a shard in the place of all that is old, or changes nothing.
+pub(crate) struct Replace<'a> {
+    pub(crate) rebuild: &'a Rebuild,
     pub(crate) known: &'a Known,
 }
 
-impl Work for Reset<'_> {
+impl Work for Replace<'_> {
     type Answer = ();
 
     async fn once(&self, client: &Client) -> Result<(), Trouble> {
-        within(run(client, RESET)).await?;
-        self.known.forget();
+        let Rebuild { shard, found, through, ref runs } = *self.rebuild;
+        let mark = begin(client, vec![shard]).await?.get(&shard).copied().unwrap_or(Mark::NONE);
+        // Of what another node is telling in parts, the first ones would be gone and the last one still taken.
+        if mark.through != found || mark.told > through.max(found) {
+            return Err(Trouble::Answered(unavailable(format!(
+                "shard {shard} was contained up to {found}, and another node has told more of it since; fold it again"
+            ))));
+        }
+        clear(client, shard).await?;
+        for chunk in chunks(&in_order(runs.iter().collect())) {
+            within(store(client, &Sheet::of(&chunk))).await?;
+        }
+        let moved = BTreeMap::from([(shard, Mark { through, told: through })]);
+        within(commit(client, &moved)).await?;
+        self.known.replaced(shard, through);
         Ok(())
     }
 }
@@ -306,7 +330,7 @@ impl Work for Reset<'_> {
 #[cfg(test)]
 mod tests {
     use kapell_ledger::{ApprovalRow, RunState};
-    use kapell_model::{Json, Name, RunId, Timestamp};
+    use kapell_model::{Json, Name, Timestamp};
 
     use super::*;
 

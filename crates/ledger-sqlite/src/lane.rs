@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
-use kapell_ledger::{LedgerBatch, LedgerError};
+use kapell_ledger::{LedgerBatch, LedgerError, Rebuild};
 use rusqlite::Connection;
 
 use crate::trouble::{Trouble, unavailable};
@@ -71,7 +71,7 @@ impl<Job> Drop for Lane<Job> {
 
 pub(crate) enum Write {
     Apply(LedgerBatch, Respond),
-    Reset(Respond),
+    Replace(Rebuild, Respond),
 }
 
 impl Lane<Write> {
@@ -89,9 +89,9 @@ impl Lane<Write> {
         self.send(Write::Apply(batch, respond), answered)
     }
 
-    pub(crate) fn reset(&self) -> Answer<()> {
+    pub(crate) fn replace(&self, rebuild: Rebuild) -> Answer<()> {
         let (respond, answered) = oneshot::channel();
-        self.send(Write::Reset(respond), answered)
+        self.send(Write::Replace(rebuild, respond), answered)
     }
 }
 
@@ -117,9 +117,9 @@ fn write_group(conn: &mut Connection, first: Write, jobs: &Receiver<Write>) {
                 rows += batch.runs.len().max(1);
                 group.push((batch, respond));
             }
-            Write::Reset(respond) => {
+            Write::Replace(rebuild, respond) => {
                 flush(conn, std::mem::take(&mut group));
-                drop(respond.send(write::reset(conn).map_err(Trouble::answer)));
+                drop(respond.send(write::replace(conn, &rebuild).map_err(Trouble::answer)));
             }
         }
         next = if rows < GROUP_ROWS { jobs.try_recv().ok() } else { None };

@@ -19,7 +19,9 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use kapell_ledger::cursor::{self, List};
-use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, RunQuery, RunRow};
+use kapell_ledger::{
+    ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, Rebuild, RunQuery, RunRow,
+};
 use kapell_model::{RunId, Seq, ShardId};
 use rusqlite::Connection;
 
@@ -133,10 +135,11 @@ impl Ledger for SqliteLedger {
         }
     }
 
-    fn reset(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
+    fn replace(&self, rebuild: Rebuild) -> BoxFuture<'_, Result<(), LedgerError>> {
+        let rebuild = rebuild.slim();
         match &self.0 {
-            Work::Inline(conn) => Box::pin(ready(inline(conn, write::reset))),
-            Work::Thread { writer, .. } => writer.reset(),
+            Work::Inline(conn) => Box::pin(ready(inline(conn, |conn| write::replace(conn, &rebuild)))),
+            Work::Thread { writer, .. } => writer.replace(rebuild),
         }
     }
 }

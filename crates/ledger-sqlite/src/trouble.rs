@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kapell_ledger::LedgerError;
+use kapell_model::{Seq, ShardId};
 use rusqlite::ErrorCode;
 
 /// When a caller may try again what did not work now.
@@ -16,6 +17,12 @@ pub(crate) const ELSEWHERE: &str = "name another file, or move this one away: th
 pub(crate) enum Trouble {
     Sqlite(rusqlite::Error),
     Damaged(String),
+    /// What was folded anew is older than what is stored by now.
+    Moved {
+        shard: ShardId,
+        found: Seq,
+        stored: Seq,
+    },
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -29,6 +36,9 @@ impl Trouble {
     pub(crate) fn answer(self) -> LedgerError {
         match self {
             Trouble::Damaged(reason) => LedgerError::Unreadable { reason },
+            Trouble::Moved { shard, found, stored } => unavailable(&format!(
+                "shard {shard} was contained up to {found} and is up to {stored} now; fold it again"
+            )),
             Trouble::Sqlite(error) => match kind(&error) {
                 Kind::Passing | Kind::Place => unavailable(&error.to_string()),
                 Kind::NotSqlite | Kind::Damage => LedgerError::Unreadable { reason: error.to_string() },

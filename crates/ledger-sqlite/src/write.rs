@@ -3,8 +3,8 @@
 //! Owns: what one transaction contains, and that a row pays only for what it has. Never: waits for anybody.
 use std::cmp::Reverse;
 
-use kapell_ledger::{LedgerBatch, Part, RunRow};
-use kapell_model::{Seq, ShardId};
+use kapell_ledger::{LedgerBatch, Part, Rebuild, RunRow};
+use kapell_model::{RunId, Seq, ShardId};
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use crate::read;
@@ -31,12 +31,29 @@ pub(crate) fn apply<'a>(
     Ok(tx.commit()?)
 }
 
-/// Forgets every row and watermark.
-pub(crate) fn reset(conn: &mut Connection) -> Result<(), Trouble> {
+/// The runs of a shard are neighbours. Entities have no index by run, and are all looked at.
+const CLEAR: [&str; 3] = [
+    "DELETE FROM runs WHERE run BETWEEN ?1 AND ?2",
+    "DELETE FROM entities WHERE run BETWEEN ?1 AND ?2",
+    "DELETE FROM approvals WHERE run BETWEEN ?1 AND ?2",
+];
+
+/// Puts all that is new of a shard in the place of all that is old, or changes nothing.
+pub(crate) fn replace(conn: &mut Connection, rebuild: &Rebuild) -> Result<(), Trouble> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    tx.execute_batch(
-        "DELETE FROM runs; DELETE FROM entities; DELETE FROM approvals; DELETE FROM watermarks;",
-    )?;
+    let shard = rebuild.shard;
+    let stored = read::watermark(&tx, shard)?;
+    if stored != rebuild.found {
+        return Err(Trouble::Moved { shard, found: rebuild.found, stored });
+    }
+    let ends = [0, u128::MAX].map(|low| RunId::new(shard, low).to_bytes());
+    for clear in CLEAR {
+        tx.prepare_cached(clear)?.execute(ends)?;
+    }
+    let mut pen = Pen::new(&tx)?;
+    pen.rows(&rebuild.runs)?;
+    pen.watermark(shard, rebuild.through)?;
+    drop(pen);
     Ok(tx.commit()?)
 }
 

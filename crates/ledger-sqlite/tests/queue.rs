@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::join_all;
-use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, Part, RunQuery};
+use kapell_ledger::{Ledger as _, LedgerBatch, LedgerError, Part, Rebuild, RunQuery};
 use kapell_ledger_sqlite::{Mode, SqliteLedger};
 use kapell_model::{Seq, ShardId};
 use rusqlite::Connection;
@@ -62,17 +62,18 @@ fn what_is_queued_is_done_before_it_closes() {
     }
 }
 
-/// The order of the calls is the order of what happens, a reset in between included.
+/// The order of the calls is the order of what happens.
 #[test]
-fn a_reset_takes_its_turn() {
+fn rows_built_anew_take_their_turn() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = SqliteLedger::open(&dir.path().join("ledger.sqlite"), Mode::Thread).unwrap();
     block_on(async {
         let before = ledger.apply(batch(1));
-        let reset = ledger.reset();
+        let rebuild = Rebuild { shard: ShardId(1), found: Seq(1), through: Seq(7), runs: vec![] };
+        let replaced = ledger.replace(rebuild);
         let after = ledger.apply(batch(2));
-        assert_eq!((before.await, reset.await, after.await), (Ok(()), Ok(()), Ok(())));
-        assert_eq!(ledger.watermark(ShardId(1)).await, Ok(Seq::ZERO));
+        assert_eq!((before.await, replaced.await, after.await), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(ledger.watermark(ShardId(1)).await, Ok(Seq(7)));
         assert_eq!(ledger.watermark(ShardId(2)).await, Ok(Seq(1)));
     });
 }

@@ -5,6 +5,7 @@
 //! The promises, held by one contract suite against every backend:
 //! - `apply` stores all rows of a batch and its watermark in one transaction, or nothing.
 //! - A batch whose watermark is not beyond the stored one changes nothing: applying twice is applying once.
+//! - `replace` puts a shard's new rows in the place of all its old ones in one transaction, or leaves the old ones.
 //! - Lists are paged by cursor; a row that does not change is returned exactly once by a walk over all pages.
 pub mod cursor;
 
@@ -136,9 +137,35 @@ impl LedgerBatch {
     /// Without the outputs that a backend may leave out: they stay in the journal.
     #[must_use]
     pub fn slim(mut self) -> LedgerBatch {
-        for run in &mut self.runs {
-            run.output.take_if(|output| output.bytes_len() > OUTPUT_BYTES_MAX);
-        }
+        slim(&mut self.runs);
+        self
+    }
+}
+
+fn slim(runs: &mut [RunRow]) {
+    for run in runs {
+        run.output.take_if(|output| output.bytes_len() > OUTPUT_BYTES_MAX);
+    }
+}
+
+/// All rows of one shard, folded anew from its journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The shard.
+    pub shard: ShardId,
+    /// The watermark before the journal was read. Another one means that somebody stored rows meanwhile.
+    pub found: Seq,
+    /// All entries up to here are contained. May be less than `found`, where the journal was restored.
+    pub through: Seq,
+    /// Each run at most once.
+    pub runs: Vec<RunRow>,
+}
+
+impl Rebuild {
+    /// As [`LedgerBatch::slim`].
+    #[must_use]
+    pub fn slim(mut self) -> Rebuild {
+        slim(&mut self.runs);
         self
     }
 }
@@ -261,6 +288,7 @@ pub trait Ledger: Send + Sync + 'static {
         query: ApprovalQuery,
     ) -> BoxFuture<'_, Result<Page<(RunRow, ApprovalRow)>, LedgerError>>;
 
-    /// Forgets everything, to be built anew.
-    fn reset(&self) -> BoxFuture<'_, Result<(), LedgerError>>;
+    /// Puts rows and watermark in the place of all that is stored of the shard. `Unavailable`, and nothing has changed,
+    /// if somebody stored rows of the shard since `found`: the journal is to be folded again.
+    fn replace(&self, rebuild: Rebuild) -> BoxFuture<'_, Result<(), LedgerError>>;
 }

@@ -1,12 +1,12 @@
 //! A journal that is out of reach for a while.
 //!
-//! Owns: what is refused meanwhile: to acquire, to append, to say an epoch. Never: answers anything by itself otherwise.
+//! Owns: what is refused meanwhile: to acquire, to append, to read, to say an epoch. Never: answers anything by itself otherwise.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt as _, once};
 use kapell_journal::{
     AcquireError, Acquired, AppendDone, AppendError, Batch, Journal, Placed, ReadError, RunImage,
 };
@@ -80,7 +80,10 @@ impl Journal for Away {
     }
 
     fn read(&self, shard: ShardId, after: Seq) -> BoxStream<'_, Result<Placed, ReadError>> {
-        self.journal.read(shard, after)
+        match self.look() {
+            Ok(()) => self.journal.read(shard, after),
+            Err(error) => once(ready(Err(error))).boxed(),
+        }
     }
 
     fn history(&self, run: RunId) -> BoxFuture<'_, Result<Vec<Placed>, ReadError>> {

@@ -17,6 +17,7 @@ use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
 use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
 use kapell_ledger_sqlite::SqliteLedger;
+use kapell_ledger::Ledger;
 use kapell_model::{Epoch, Name, ShardCount, ShardId};
 use kapell_runtime::{Clock, Runtime, SystemClock};
 use kapell_tests_servers::Etcd;
@@ -69,6 +70,12 @@ impl Site {
     }
 
     /// A way to the journal for [`Site::node_at`].
+    /// What all nodes tell of their runs.
+    #[must_use]
+    pub fn ledger(&self) -> &dyn Ledger {
+        &*self.stores.ledger
+    }
+
     #[must_use]
     pub fn way_to_journal(&self) -> Arc<Away> {
         Arc::new(Away::new(Arc::clone(&self.stores.journal)))
@@ -231,6 +238,17 @@ impl Node {
     /// Waits until the doctor finds nothing in the whole cluster.
     pub async fn is_well(&self) {
         let since = Instant::now();
+        }
+    }
+
+    /// Waits until the ledger has been told everything.
+    pub async fn ledger_is_told(&self) {
+        let since = Instant::now();
+        let request = v1::ListRunsRequest { limit: 1, ..v1::ListRunsRequest::default() };
+        while self.client.runs().list(request.clone()).await.unwrap().behind > 0 {
+            assert!(since.elapsed() < PATIENCE, "the ledger stays behind");
+            // why: nothing tells that the ledger has caught up
+            sleep(Duration::from_millis(100)).await;
         loop {
             let found = self.client.admin().doctor().await.unwrap().findings;
             if found.is_empty() {

@@ -169,16 +169,6 @@ async fn ticks(node: &Node) -> BTreeMap<String, Vec<u64>> {
     }
 }
 
-async fn ledger_is_told(node: &Node) {
-    let since = Instant::now();
-    let request = v1::ListRunsRequest { limit: 1, ..v1::ListRunsRequest::default() };
-    while node.client.runs().list(request.clone()).await.unwrap().behind > 0 {
-        assert!(since.elapsed() < PATIENCE, "the ledger stays behind");
-        // why: nothing tells that the ledger has caught up
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tick_of_a_thousand_schedules_starts_one_run_whoever_owns_them() {
     let Some(site) = Site::new() else { return };
@@ -220,7 +210,7 @@ async fn each_tick_of_a_thousand_schedules_starts_one_run_whoever_owns_them() {
     all_done(&a, hand.minutes()).await;
     hand.stop();
     let schedules = all_done(&a, hand.minutes()).await;
-    ledger_is_told(&a).await;
+    a.ledger_is_told().await;
     let (ran, decided) = (ticks(&a).await, decided(&site).await);
     let expected: Vec<u64> = (1..=hand.minutes()).collect();
     for one in &schedules {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use kapell_ledger::{
-    ApprovalQuery, ApprovalRow, Cursor, Ledger, LedgerBatch, LedgerError, Page, Part, RunQuery, RunRow,
-    RunState,
+    ApprovalQuery, ApprovalRow, Cursor, Ledger, LedgerBatch, LedgerError, Page, Part, Rebuild, RunQuery,
+    RunRow, RunState,
 };
 use kapell_model::{Json, Name, RunId, Seq, ShardId, Timestamp};
 
@@ -96,9 +96,15 @@ impl<'a> Opened<'a> {
         walk(|cursor| self.questions_page(ApprovalQuery { cursor, ..query.clone() }), query.limit)
     }
 
-    /// Forgets everything.
-    pub fn reset(&self) {
-        assert_eq!(block_on(self.ledger().reset()), Ok(()));
+    /// Puts `runs` in the place of the shard's rows.
+    pub fn replace(
+        &self,
+        shard: u16,
+        (found, through): (u64, u64),
+        runs: Vec<RunRow>,
+    ) -> Result<(), LedgerError> {
+        let (shard, found, through) = (ShardId(shard), Seq(found), Seq(through));
+        block_on(self.ledger().replace(Rebuild { shard, found, through, runs }))
     }
 }
 
@@ -207,7 +213,8 @@ macro_rules! ledger_contract {
             cases::every_filter_restricts,
             cases::filters_restrict_together,
             cases::large_outputs_may_be_left_out_and_small_ones_not,
-            cases::reset_forgets_rows_and_watermarks,
+            cases::rows_built_anew_take_the_place_of_all_that_a_shard_had,
+            cases::rows_built_anew_are_refused_when_others_were_stored_meanwhile,
             paging::newest_first_and_ties_are_broken,
             paging::limits_at_the_limit,
             paging::a_walk_is_complete_while_rows_come_in,

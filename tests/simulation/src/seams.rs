@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use kapell_journal_local::fault::FaultDisk;
 use kapell_journal_local::{Disk, DiskFile};
-use kapell_ledger::{ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, RunQuery, RunRow};
+use kapell_ledger::{
+    ApprovalQuery, ApprovalRow, Ledger, LedgerBatch, LedgerError, Page, Rebuild, RunQuery, RunRow,
+};
 use kapell_ledger_sqlite::SqliteLedger;
 use kapell_model::{RunId, Seq, ShardId, Timestamp};
 use kapell_runtime::{
@@ -171,8 +173,8 @@ impl Ledger for SlowLedger {
     ) -> BoxFuture<'_, Result<Page<(RunRow, ApprovalRow)>, LedgerError>> {
         self.slowly(self.file.approvals(query))
     }
-    fn reset(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
-        self.slowly(self.file.reset())
+    fn replace(&self, rebuild: Rebuild) -> BoxFuture<'_, Result<(), LedgerError>> {
+        self.slowly(self.file.replace(rebuild))
     }
 }
 

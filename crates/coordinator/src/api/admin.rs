@@ -3,19 +3,19 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kapell_cluster::NodeName;
-use kapell_model::{RunId, Seq, ShardId};
+use kapell_model::{RunId, ShardId};
 use kapell_proto::v1;
-use kapell_proto::v1::admin_service_client::AdminServiceClient;
 use kapell_wire::task::{CallKey, TaskKey};
 use tokio::sync::oneshot;
 use tonic::{Request as GrpcRequest, Response, Status};
 
-use super::{Parts, backlog, status};
+use super::others::{ask, others};
+use super::{Parts, backlog, rebuild, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
 use crate::placement::preferred;
-use crate::shard::{Audit, Rebuilt, Request, Stats, SubmitError, rebuild as rebuild_shard};
+use crate::shard::{Audit, Request, Stats, SubmitError};
 
 /// What operators ask of a node.
 pub(super) struct Admin(pub(super) Parts);
@@ -65,9 +65,14 @@ impl v1::admin_service_server::AdminService for Admin {
 
     async fn rebuild_ledger(
         &self,
-        _: GrpcRequest<v1::RebuildLedgerRequest>,
+        request: GrpcRequest<v1::RebuildLedgerRequest>,
     ) -> Result<Response<v1::RebuildLedgerResponse>, Status> {
-        rebuild(&self.0).await.map(Response::new)
+        let built = if request.into_inner().this_node_only {
+            rebuild::of_this_node(&self.0).await?
+        } else {
+            rebuild::of_all_nodes(&self.0).await?
+        };
+        Ok(Response::new(built))
     }
 }
 
@@ -157,14 +162,9 @@ async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
 /// Adds what other nodes find in their shards, and what nobody can look at.
 async fn ask_others(parts: &Parts, answer: &mut v1::DoctorResponse) -> Result<(), Status> {
     let known = parts.known().await?;
-    for member in known.members.values().filter(|member| member.node.as_str() != &*parts.node) {
-        let asked = async {
-            let channel = parts.peers.channel(&member.address).await.map_err(|error| error.to_string())?;
-            let request = v1::DoctorRequest { this_node_only: true };
-            let found = AdminServiceClient::new(channel).doctor(request).await;
-            found.map(Response::into_inner).map_err(|status| status.message().to_owned())
-        };
-        match asked.await {
+    for member in others(parts, &known) {
+        let request = v1::DoctorRequest { this_node_only: true };
+        match ask(parts, member, |mut node| async move { node.doctor(request).await }).await {
             Ok(found) => {
                 answer.findings.extend(found.findings);
                 answer.runs_checked += found.runs_checked;
@@ -266,55 +266,4 @@ fn finding_with(kind: &str, run: &RunId, text: &str, todo: &str) -> v1::Finding 
         text: text.to_owned(),
         hint: format!("{todo}; `kapell run explain {run}` tells the run's story"),
     }
-}
-
-/// How often a shard is folded whose checkpoint changes meanwhile. While the ledger is built, a shard can store at most
-/// the one checkpoint that the ledger was ready for.
-const FOLDS_MAX: u32 = 10;
-/// Pause before a shard is looked at again that stores a checkpoint.
-const FOLD_AGAIN: Duration = Duration::from_millis(200);
-
-/// Folds one shard, as of one checkpoint.
-async fn fold(parts: &Parts, shard: ShardId) -> Result<Rebuilt, Status> {
-    for _ in 0..FOLDS_MAX {
-        if let Some(before) = checkpointed(parts, shard).await {
-            let rebuilt = rebuild_shard(parts.journal.as_ref(), &parts.definitions, shard, before)
-                .await
-                .map_err(|error| Status::data_loss(error.to_string()))?;
-            if let (Some(rebuilt), Some(after)) = (rebuilt, checkpointed(parts, shard).await)
-                && after == before
-            {
-                return Ok(rebuilt);
-            }
-        }
-        tokio::time::sleep(FOLD_AGAIN).await;
-    }
-    let text = format!("shard {shard} is storing checkpoints; run `kapell ledger rebuild` again");
-    Err(Status::unavailable(text))
-}
-
-/// What the shard's checkpoint covers, if that is not changing.
-async fn checkpointed(parts: &Parts, shard: ShardId) -> Option<Seq> {
-    stats(parts, usize::from(shard.0)).await.and_then(|(stats, _)| stats.checkpointed)
-}
-
-/// Folds every run that the journal still holds and writes its row.
-async fn rebuild(parts: &Parts) -> Result<v1::RebuildLedgerResponse, Status> {
-    if here(parts).count() < parts.links.mailboxes().len() {
-        let text = "other nodes own shards and write to the ledger; stop all coordinators but one first";
-        return Err(Status::failed_precondition(text));
-    }
-    let _alone = parts.links.ledger.write().await;
-    parts.ledger.reset().await.map_err(|error| status::of_ledger(&error))?;
-    let mut answer = v1::RebuildLedgerResponse::default();
-    for shard in 0..parts.links.mailboxes().len() {
-        let shard = ShardId(shard as u16);
-        let rebuilt = fold(parts, shard).await?;
-        answer.entries += rebuilt.entries;
-        answer.runs += rebuilt.batch.runs.len() as u64;
-        if rebuilt.batch.through > Seq::ZERO {
-            parts.ledger.apply(rebuilt.batch).await.map_err(|error| status::of_ledger(&error))?;
-        }
-    }
-    Ok(answer)
 }

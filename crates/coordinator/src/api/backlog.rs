@@ -9,10 +9,10 @@ use futures::future::{join_all, try_join_all};
 use kapell_cluster::Member;
 use kapell_model::ShardId;
 use kapell_proto::v1;
-use kapell_proto::v1::admin_service_client::AdminServiceClient;
 use tokio::sync::oneshot;
-use tonic::{Response, Status};
+use tonic::Status;
 
+use super::others::{ask, others};
 use super::{Parts, admin};
 use crate::dispatch::DispatchMessage;
 
@@ -37,9 +37,8 @@ pub(super) async fn of_all_nodes(parts: &Parts) -> Result<Vec<v1::SkillBacklog>,
     if !known.joined {
         return Err(Status::unavailable("this node is no member of its cluster now; ask another one"));
     }
-    let others = known.members.values().filter(|member| member.node.as_str() != &*parts.node);
-    let (here, there) =
-        tokio::try_join!(of_this_node(parts), try_join_all(others.map(|member| of_other(parts, member))))?;
+    let there = try_join_all(others(parts, &known).map(|member| of_other(parts, member)));
+    let (here, there) = tokio::try_join!(of_this_node(parts), there)?;
     let shards = (0..parts.links.mailboxes().len()).map(|shard| ShardId(shard as u16));
     if parts.known().await?.owners != known.owners
         || !shards.into_iter().all(|shard| parts.peers.is_owned(shard))
@@ -56,12 +55,8 @@ pub(super) async fn of_all_nodes(parts: &Parts) -> Result<Vec<v1::SkillBacklog>,
 }
 
 async fn of_other(parts: &Parts, member: &Member) -> Result<Vec<v1::SkillBacklog>, Status> {
-    let asked = async {
-        let channel = parts.peers.channel(&member.address).await.map_err(|error| error.to_string())?;
-        let request = v1::BacklogRequest { this_node_only: true };
-        let answer = AdminServiceClient::new(channel).backlog(request).await;
-        answer.map(Response::into_inner).map_err(|status| status.message().to_owned())
-    };
+    let request = v1::BacklogRequest { this_node_only: true };
+    let asked = ask(parts, member, |mut node| async move { node.backlog(request).await });
     let answer = tokio::time::timeout(WITHIN, asked).await;
     let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", WITHIN.as_secs())));
     let answer = answer.map_err(|error| {

@@ -211,7 +211,7 @@ fn stats_from(stats: &peer::ShardStats) -> Stats {
         last: stats.last_seq,
         live: stats.live_runs,
         behind: stats.ledger_behind,
-        // Only who builds the ledger anew asks, and owns every shard.
+        // Only who builds the ledger anew asks, and that is the owner.
         checkpointed: None,
         approvals: stats.approvals,
     }

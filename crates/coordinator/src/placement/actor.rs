@@ -23,7 +23,7 @@ use crate::dispatch::{DispatchMessage, Dispatcher, DispatcherArguments};
 use crate::links::Links;
 use crate::options::CoordinatorOptions;
 use crate::peer::Peers;
-use crate::shard::{LoadError, Shard, ShardArguments, ShardMessage, ShardRules};
+use crate::shard::{LoadError, Shard, ShardArguments, ShardMessage, ShardRules, with_causes};
 
 /// Placement, and the supervisor of desks and shards.
 pub(crate) struct Supervisor;
@@ -388,11 +388,6 @@ fn failure_of(error: SpawnErr) -> LoadFailure {
     let known = error.downcast_ref::<LoadError>();
     let fenced = matches!(known, Some(LoadError::Acquire { source: NotAcquired::Fenced { .. }, .. }));
     let may_pass = known.is_some_and(LoadError::may_pass);
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(deeper) = source {
-        text = format!("{text}: {deeper}");
-        source = deeper.source();
-    }
-    LoadFailure { why: if fenced { Death::Fenced } else { Death::Failed }, may_pass, text }
+    let why = if fenced { Death::Fenced } else { Death::Failed };
+    LoadFailure { why, may_pass, text: with_causes(&*error) }
 }

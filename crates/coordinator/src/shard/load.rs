@@ -1,10 +1,11 @@
 //! Recovery: load the checkpoint, evolve the tail, drive what is outstanding. Nothing else.
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 
 use futures::StreamExt as _;
 use kapell_journal::{AcquireError, Acquired, Journal, Placed, ReadError};
 use kapell_kernel::{Entry, Run, accept, evolve};
-use kapell_ledger::{LedgerBatch, LedgerError, Part};
+use kapell_ledger::{LedgerError, RunRow};
 use kapell_model::{RunId, Seq, ShardId, Timestamp};
 use kapell_wire::{
     DecodeError, DefinitionRecord, DefinitionsImage, Image, RecordBody, decode_image, decode_record,
@@ -19,6 +20,16 @@ use crate::definitions::{CONTROL, Definitions, Unreadable, control_run};
 pub(super) struct Loaded {
     pub(super) state: ShardState,
     pub(super) checkpointed: Seq,
+}
+
+/// An error with all that caused it, the nearest first.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(deeper) = cause {
+        text = format!("{text}: {deeper}");
+        cause = deeper.source();
+    }
+    text
 }
 
 /// Why a shard could not be recovered.
@@ -303,7 +314,8 @@ pub(crate) fn fold(
 /// Rows of every run that the journal still holds, and how many entries were folded.
 pub(crate) struct Rebuilt {
     pub(crate) entries: u64,
-    pub(crate) batch: LedgerBatch,
+    pub(crate) through: Seq,
+    pub(crate) runs: Vec<RunRow>,
 }
 
 /// Folds a whole shard for the ledger. `checkpointed` is what its checkpoint covers; `None`: another one was stored
@@ -319,8 +331,7 @@ pub(crate) async fn rebuild(
         return Ok(None);
     };
     let runs = whole.runs.values().map(super::row::row).collect();
-    let batch = LedgerBatch { shard, through: whole.through, runs, part: Part::Last };
-    Ok(Some(Rebuilt { entries: whole.entries, batch }))
+    Ok(Some(Rebuilt { entries: whole.entries, through: whole.through, runs }))
 }
 
 /// The runs of the checkpoint that are not over.

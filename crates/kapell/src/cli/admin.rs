@@ -12,7 +12,10 @@ use super::times::short;
 /// What can be done with the ledger.
 #[derive(Subcommand, Debug)]
 pub(crate) enum LedgerCommand {
-    /// Drop the ledger and build it anew from the journal; nothing is lost.
+    /// Build the ledger anew from the journal, while work goes on.
+    ///
+    /// Every node does it for its own shards, one after the other; a shard whose journal cannot be read keeps the rows
+    /// that it had. Runs that have ended and that the journal does not hold any more leave the lists.
     ///
     /// Example: kapell ledger rebuild
     #[command(verbatim_doc_comment)]

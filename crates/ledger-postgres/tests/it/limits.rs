@@ -7,7 +7,7 @@ use kapell_ledger::{
 };
 use kapell_model::{Json, Name};
 
-use crate::rig::{all, client, last, node, question, row, server, watermark};
+use crate::rig::{all, client, last, node, question, rebuild, row, server, watermark};
 
 #[tokio::test]
 async fn an_output_at_the_limit_is_kept_and_a_larger_one_is_left_out() {
@@ -152,14 +152,15 @@ async fn a_full_queue_is_an_answer_and_what_was_taken_is_done() {
     assert_eq!(ledger.apply(last(499, 2, vec![])).await, Ok(()), "there is room again");
 }
 
-/// The order of the calls is the order of what happens, a reset in between included.
+/// The order of the calls is the order of what happens.
 #[tokio::test]
-async fn a_reset_takes_its_turn() {
+async fn rows_built_anew_take_their_turn() {
     let Some(server) = server() else { return };
     let ledger = node(&server).await;
-    let (before, reset) = (ledger.apply(last(1, 1, vec![row(1, 1)])), ledger.reset());
+    let (before, replaced) =
+        (ledger.apply(last(1, 1, vec![row(1, 1)])), ledger.replace(rebuild(1, (1, 7), vec![])));
     let after = ledger.apply(last(2, 1, vec![row(2, 1)]));
-    assert_eq!((before.await, reset.await, after.await), (Ok(()), Ok(()), Ok(())));
-    assert_eq!((watermark(&ledger, 1).await, watermark(&ledger, 2).await), (0, 1));
+    assert_eq!((before.await, replaced.await, after.await), (Ok(()), Ok(()), Ok(())));
+    assert_eq!((watermark(&ledger, 1).await, watermark(&ledger, 2).await), (7, 1));
     assert_eq!(all(&ledger).await, [row(2, 1)]);
 }

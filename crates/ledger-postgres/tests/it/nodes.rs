@@ -8,7 +8,9 @@ use kapell_ledger_postgres::{CONNECTIONS, PostgresLedger};
 use kapell_model::{RunId, ShardId, Timestamp};
 use kapell_runtime::Jobs;
 
-use crate::rig::{all, client, last, more, node, question, row, server, until_stored, watermark};
+use crate::rig::{
+    all, client, empty, last, more, node, question, rebuild, row, server, until_stored, watermark,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_nodes_that_apply_for_one_shard_one_is_first_and_the_other_changes_nothing() {
@@ -133,44 +135,66 @@ async fn walk_questions(ledger: &PostgresLedger, limit: usize) -> Vec<RunId> {
     }
 }
 
-/// One node builds the ledger anew while another one serves a shard: its news wait until what they build on is there.
+/// Its news wait until what they build on is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn news_wait_until_a_ledger_that_another_node_emptied_has_come_as_far() {
+async fn news_wait_until_a_ledger_that_went_back_has_come_as_far() {
     let Some(server) = server() else { return };
     let (operator, owner) = (node(&server).await, node(&server).await);
     owner.apply(last(3, 5, vec![row(3, 1), row(3, 2)])).await.unwrap();
-    operator.reset().await.unwrap();
+    empty(&server).await;
     let news = last(3, 6, vec![row(3, 3)]);
-    let refused = owner.apply(news.clone()).await;
-    let Err(LedgerError::Unavailable { reason, retry_after }) = refused else { panic!("{refused:?}") };
-    assert!(reason.contains("kapell ledger rebuild") && retry_after > Duration::ZERO, "{reason}");
+    let reason = refused(owner.apply(news.clone()).await);
+    assert!(reason.contains("kapell ledger rebuild"), "{reason}");
     assert_eq!(all(&operator).await, []);
     // A shard that this node does not know of is not held back.
     owner.apply(last(4, 1, vec![])).await.unwrap();
     // Not yet as far as the other node was.
-    operator.apply(last(3, 4, vec![row(3, 1)])).await.unwrap();
-    assert!(owner.apply(news.clone()).await.is_err());
-    operator.apply(last(3, 5, vec![row(3, 1), row(3, 2)])).await.unwrap();
+    operator.replace(rebuild(3, (0, 4), vec![row(3, 1)])).await.unwrap();
+    refused(owner.apply(news.clone()).await);
+    operator.replace(rebuild(3, (4, 5), vec![row(3, 1), row(3, 2)])).await.unwrap();
     owner.apply(news).await.unwrap();
     assert_eq!(all(&owner).await, [row(3, 3), row(3, 2), row(3, 1)]);
     assert_eq!(watermark(&operator, 3).await, 6);
+}
+
+fn refused(answer: Result<(), LedgerError>) -> String {
+    let Err(LedgerError::Unavailable { reason, retry_after }) = answer else { panic!("{answer:?}") };
+    assert!(retry_after > Duration::ZERO);
+    reason
 }
 
 /// Whoever loads a shard asks how far it is and tells everything from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_asks_how_far_an_emptied_ledger_is_may_tell_it_everything() {
     let Some(server) = server() else { return };
-    let (operator, owner) = (node(&server).await, node(&server).await);
+    let owner = node(&server).await;
     owner.apply(last(3, 5, vec![row(3, 1)])).await.unwrap();
-    operator.reset().await.unwrap();
-    assert!(owner.apply(last(3, 6, vec![row(3, 2)])).await.is_err());
+    empty(&server).await;
+    refused(owner.apply(last(3, 6, vec![row(3, 2)])).await);
     assert_eq!(watermark(&owner, 3).await, 0);
     owner.apply(last(3, 6, vec![row(3, 1), row(3, 2)])).await.unwrap();
     assert_eq!(all(&owner).await, [row(3, 2), row(3, 1)]);
 }
 
+/// The node that folded a shard lost it, and its new owner is telling what changed: the first parts would be gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_among_applies_and_readers_leaves_all_of_a_batch_or_nothing() {
+async fn rows_built_anew_are_refused_while_another_node_is_telling_more_in_parts() {
+    let Some(server) = server() else { return };
+    let (former, owner) = (node(&server).await, node(&server).await);
+    owner.apply(last(3, 5, vec![row(3, 1)])).await.unwrap();
+    owner.apply(more(3, 9, vec![row(3, 2)])).await.unwrap();
+    refused(former.replace(rebuild(3, (5, 8), vec![row(3, 1)])).await);
+    assert_eq!(all(&former).await, [row(3, 2), row(3, 1)]);
+    // Who has read as far as is being told knows it all, and what else is told is no news.
+    former.replace(rebuild(3, (5, 9), vec![row(3, 1), row(3, 2), row(3, 3)])).await.unwrap();
+    owner.apply(last(3, 9, vec![row(3, 4)])).await.unwrap();
+    assert_eq!(all(&former).await, [row(3, 3), row(3, 2), row(3, 1)]);
+    owner.apply(last(3, 10, vec![row(3, 4)])).await.unwrap();
+    assert_eq!(all(&former).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_built_anew_among_applies_and_readers_are_all_of_one_moment() {
     let Some(server) = server() else { return };
     let (operator, owner) = (node(&server).await, node(&server).await);
     let rows = |through: u64| {
@@ -183,29 +207,33 @@ async fn a_reset_among_applies_and_readers_leaves_all_of_a_batch_or_nothing() {
         };
         (0..300).map(row).collect::<Vec<_>>()
     };
-    let mut through = 0;
-    for _ in 0..15 {
-        let batches = (1..=3).map(|ahead| last(0, through + ahead, rows(through + ahead)));
+    let (mut through, mut replaced) = (0, 0);
+    for turn in 0..16 {
+        // Half of the time nobody else writes.
+        let ahead = if turn % 2 == 0 { 0 } else { 3 };
+        let batches = (1..=ahead).map(|ahead| last(0, through + ahead, rows(through + ahead)));
         let apply = join_all(batches.map(|batch| owner.apply(batch)));
         let read =
             join_all((0..6).map(|_| operator.approvals(ApprovalQuery { limit: 50, ..Default::default() })));
-        let (applied, reset, read) = tokio::join!(apply, operator.reset(), read);
-        assert_eq!(reset, Ok(()));
+        let rebuild = operator.replace(rebuild(0, (through, through + 1), rows(through + 1)));
+        let (applied, rebuilt, read) = tokio::join!(apply, rebuild, read);
         assert!(read.iter().all(Result::is_ok), "{read:?}");
-        let held_back =
-            |answer: &Result<(), LedgerError>| matches!(answer, Err(LedgerError::Unavailable { .. }));
-        assert!(applied.iter().all(|answer| answer.is_ok() || held_back(answer)), "{applied:?}");
-        // As the shard does when it is loaded again.
+        assert!(applied.iter().all(Result::is_ok), "{applied:?}");
+        match rebuilt {
+            Ok(()) => replaced += 1,
+            overtaken => assert!(ahead > 0 && refused(overtaken).contains("fold it again")),
+        }
         through = watermark(&owner, 0).await;
         let found = all(&owner).await;
-        assert_eq!(found.len(), if through == 0 { 0 } else { 300 });
+        assert_eq!(found.len(), 300);
         assert!(
             found.iter().all(|row| row.version == through.to_string()),
-            "of another batch than {through}"
+            "of another moment than {through}"
         );
         let by_entity = RunQuery { entity: Some("e:1".to_owned()), limit: 1_000, ..RunQuery::default() };
         assert_eq!(owner.runs(by_entity).await.unwrap().rows.len(), found.len());
     }
+    assert!(replaced >= 8, "{replaced}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

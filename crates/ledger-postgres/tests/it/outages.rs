@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use kapell_ledger::{ApprovalQuery, Ledger as _, LedgerError, RunQuery, RunRow, RunState};
 use kapell_model::{RunId, ShardId};
+use kapell_tests_servers::Postgres;
 
-use crate::rig::{all, client, last, node, question, row, server, until_stored, watermark};
+use crate::rig::{all, client, last, node, question, rebuild, row, server, until_stored, watermark};
 
 /// Killed at some moment of a transaction, which is then there or not; it is sent again until it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,12 +26,7 @@ async fn a_batch_whose_answer_was_lost_is_stored_once() {
     for through in 1..=12_u64 {
         let batch = last(0, through, rows(through));
         let delay = Duration::from_millis((through - 1) * 12);
-        let (answer, ()) = tokio::join!(ledger.apply(batch.clone()), async {
-            // why: the server is to go at different moments of the apply
-            tokio::time::sleep(delay).await;
-            tokio::task::block_in_place(|| server.kill());
-        });
-        tokio::task::block_in_place(|| server.start_again());
+        let answer = struck(&mut server, delay, ledger.apply(batch.clone())).await;
         // Whoever looks now sees the state before or after, and the answer does not lie.
         let other = node(&server).await;
         let stored = watermark(&other, 0).await;
@@ -51,6 +47,41 @@ async fn a_batch_whose_answer_was_lost_is_stored_once() {
     assert!(before > 0, "the server was never killed in time");
 }
 
+/// What is answered although the server is killed meanwhile; then it is back.
+async fn struck<T>(server: &mut Postgres, after: Duration, answer: impl Future<Output = T>) -> T {
+    let (answer, ()) = tokio::join!(answer, async {
+        // why: the server is to go at different moments of the work
+        tokio::time::sleep(after).await;
+        tokio::task::block_in_place(|| server.kill());
+    });
+    tokio::task::block_in_place(|| server.start_again());
+    answer
+}
+
+/// Killed at some moment of it: the shard has all of its old rows, or all of its new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_built_anew_are_never_half_of_the_old_and_half_of_the_new() {
+    let Some(mut server) = server() else { return };
+    let rows =
+        |mark: u64| (0..1_500).rev().map(|low| row(0, u128::from(mark) * 5_000 + low)).collect::<Vec<_>>();
+    node(&server).await.apply(last(0, 20, rows(20))).await.unwrap();
+    let (mut before, mut found) = (0, 20);
+    for turn in 0..10 {
+        let ledger = node(&server).await;
+        // It goes back, too.
+        let through = if turn % 2 == 0 { found + 5 } else { found - 3 };
+        let replaced = ledger.replace(rebuild(0, (found, through), rows(through)));
+        let answer = struck(&mut server, Duration::from_millis(turn * 12), replaced).await;
+        let other = node(&server).await;
+        let stored = watermark(&other, 0).await;
+        assert!(stored == through || (stored == found && answer.is_err()), "{stored}: {answer:?}");
+        assert_eq!(all(&other).await, rows(stored));
+        before += u32::from(stored == found);
+        found = stored;
+    }
+    assert!(before > 0, "the server was never killed in time");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_gone_is_an_answer_and_one_that_is_back_is_used() {
     let Some(mut server) = server() else { return };
@@ -68,7 +99,7 @@ async fn a_server_that_is_gone_is_an_answer_and_one_that_is_back_is_used() {
             unavailable(ledger.run(RunId::new(ShardId(0), 1)).await.unwrap_err());
             unavailable(ledger.runs(RunQuery::default()).await.unwrap_err());
             unavailable(ledger.approvals(ApprovalQuery::default()).await.unwrap_err());
-            unavailable(ledger.reset().await.unwrap_err());
+            unavailable(ledger.replace(rebuild(0, (1, 2), vec![])).await.unwrap_err());
         }
         tokio::task::block_in_place(|| server.start_again());
         until_stored(&ledger, &last(0, 1, vec![])).await;

@@ -1,5 +1,7 @@
 //! A server for one test, the nodes that use it, and rows to store.
-use kapell_ledger::{ApprovalRow, Ledger as _, LedgerBatch, LedgerError, Part, RunQuery, RunRow, RunState};
+use kapell_ledger::{
+    ApprovalRow, Ledger as _, LedgerBatch, LedgerError, Part, Rebuild, RunQuery, RunRow, RunState,
+};
 use kapell_ledger_postgres::PostgresLedger;
 use kapell_model::{Json, Name, RunId, Seq, ShardId, Timestamp};
 use kapell_runtime::Jobs;
@@ -67,6 +69,18 @@ pub(crate) fn last(shard: u16, through: u64, runs: Vec<RunRow>) -> LedgerBatch {
 
 pub(crate) fn more(shard: u16, through: u64, runs: Vec<RunRow>) -> LedgerBatch {
     LedgerBatch { part: Part::More, ..last(shard, through, runs) }
+}
+
+/// Of a shard that was contained up to `found` and is up to `through` now.
+pub(crate) fn rebuild(shard: u16, (found, through): (u64, u64), runs: Vec<RunRow>) -> Rebuild {
+    Rebuild { shard: ShardId(shard), found: Seq(found), through: Seq(through), runs }
+}
+
+/// As if somebody had put back a copy of the ledger from before anything was told.
+pub(crate) async fn empty(server: &Postgres) {
+    let tables =
+        ["watermarks", "runs", "run_entities", "approvals"].map(|name| format!("kapell_ledger.{name}"));
+    client(server).await.batch_execute(&format!("TRUNCATE {}", tables.join(", "))).await.unwrap();
 }
 
 pub(crate) async fn watermark(ledger: &PostgresLedger, shard: u16) -> u64 {

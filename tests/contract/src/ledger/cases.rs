@@ -1,6 +1,8 @@
 //! What a backend of the ledger promises, case by case; paging has a file of its own.
 use futures::executor::block_on;
-use kapell_ledger::{ApprovalRow, LedgerBatch, OUTPUT_BYTES_MAX, Part, RunQuery, RunRow, RunState};
+use kapell_ledger::{
+    ApprovalRow, LedgerBatch, LedgerError, OUTPUT_BYTES_MAX, Part, RunQuery, RunRow, RunState,
+};
 use kapell_model::{Json, RunId, Seq, ShardId, Timestamp};
 
 use super::{LedgerStore, Opened, Stop, all_questions, everything, full_row, name, question, row};
@@ -260,21 +262,46 @@ pub fn large_outputs_may_be_left_out_and_small_ones_not(store: &mut dyn LedgerSt
     }
 }
 
-/// As new, and it can be built again from the first entry.
-pub fn reset_forgets_rows_and_watermarks(store: &mut dyn LedgerStore) {
+/// Also where the journal says less than the rows did; other shards keep what they have.
+pub fn rows_built_anew_take_the_place_of_all_that_a_shard_had(store: &mut dyn LedgerStore) {
     let mut opened = Opened::new(store);
-    for (turn, stop) in [Stop::Clean, Stop::Crash].into_iter().enumerate() {
-        opened.apply(0, 5, vec![full_row(0, 1, 10)]);
-        opened.apply(1, 5, vec![full_row(1, 1, 10)]);
-        opened.reset();
+    let other = full_row(1, 1, 10);
+    opened.apply(1, 5, vec![other.clone()]);
+    for (turn, stop) in (0..).zip([Stop::Clean, Stop::Crash]) {
+        let found = opened.watermark(0);
+        opened.apply(0, found + 5, vec![full_row(0, 1, 10), full_row(0, 2, 10), full_row(0, u128::MAX, 10)]);
+        let changed = RunRow { entities: vec!["e:1".to_owned()], ..full_row(0, 1, 20 + turn) };
+        let new = vec![changed.clone(), row(0, 3, 5)];
+        assert_eq!(opened.replace(0, (found + 5, 3), new.clone()), Ok(()));
         opened.reopen(stop);
-        assert_eq!([0, 1].map(|shard| opened.watermark(shard)), [0, 0], "turn {turn}");
-        assert_eq!(opened.list(&everything(10)), vec![]);
-        assert_eq!(opened.questions(&all_questions(10)), vec![]);
-        let by_entity = RunQuery { entity: Some("vendor:V-100".to_owned()), ..everything(10) };
-        assert_eq!(opened.list(&by_entity), vec![]);
-        assert_eq!(opened.run(RunId::new(ShardId(0), 1)), None);
+        assert_eq!([0, 1].map(|shard| opened.watermark(shard)), [3, 5], "turn {turn}");
+        assert_eq!(opened.list(&everything(10)), [changed.clone(), other.clone(), new[1].clone()]);
+        let asked = opened.questions(&all_questions(10));
+        assert_eq!(asked.iter().filter(|(row, _)| *row == other).count(), other.approvals.len());
+        assert_eq!(asked.len(), other.approvals.len() + changed.approvals.len(), "of nobody else");
+        let about = |entity: &str| RunQuery { entity: Some(entity.to_owned()), ..everything(10) };
+        assert_eq!(opened.list(&about("vendor:V-100")), std::slice::from_ref(&other));
+        assert_eq!(opened.list(&about("e:1")), [changed]);
+        assert_eq!(opened.run(RunId::new(ShardId(0), 2)), None);
     }
-    opened.apply(0, 1, vec![row(0, 1, 1)]);
-    assert_eq!((opened.watermark(0), opened.list(&everything(10))), (1, vec![row(0, 1, 1)]));
+    opened.apply(0, 4, vec![row(0, 9, 1)]);
+    assert_eq!((opened.watermark(0), opened.run(row(0, 9, 1).run)), (4, Some(row(0, 9, 1))));
+    assert_eq!(opened.replace(0, (4, 0), vec![]), Ok(()));
+    assert_eq!((opened.watermark(0), opened.list(&everything(10))), (0, vec![other]));
+}
+
+/// Whoever folded the journal did not see what they are about.
+pub fn rows_built_anew_are_refused_when_others_were_stored_meanwhile(store: &mut dyn LedgerStore) {
+    let opened = Opened::new(store);
+    let kept = full_row(0, 1, 10);
+    opened.apply(0, 7, vec![kept.clone()]);
+    for found in [0, 6, 8] {
+        let refused = opened.replace(0, (found, 9), vec![row(0, 2, 1)]);
+        let Err(LedgerError::Unavailable { reason, retry_after }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("fold it again") && !retry_after.is_zero(), "{reason}");
+    }
+    assert_eq!((opened.watermark(0), opened.list(&everything(10))), (7, vec![kept]));
+    assert_eq!(opened.questions(&all_questions(10)).len(), 2);
+    assert_eq!(opened.replace(1, (0, 4), vec![row(1, 1, 1)]), Ok(()), "nothing was stored of this one");
+    assert_eq!(opened.watermark(1), 4);
 }

@@ -24,9 +24,15 @@ enum Step {
         ahead: i64,
         rows: Vec<RunRow>,
     },
+    /// The same with all rows of the shard. `behind` more than zero: the watermark was looked at too early.
+    Replace {
+        shard: u16,
+        behind: u64,
+        ahead: i64,
+        rows: Vec<RunRow>,
+    },
     List(RunQuery),
     Questions(ApprovalQuery),
-    Reset,
     Stop(Stop),
 }
 
@@ -96,15 +102,31 @@ fn questions() -> impl Strategy<Value = ApprovalQuery> {
     })
 }
 
+fn rows(shard: u16) -> impl Strategy<Value = Vec<RunRow>> {
+    let rows = proptest::collection::vec(a_row(shard), 0..8).prop_map(|rows| {
+        // Each run at most once.
+        let by_run: BTreeMap<RunId, RunRow> = rows.into_iter().map(|row| (row.run, row)).collect();
+        by_run.into_values().collect::<Vec<_>>()
+    });
+    rows.prop_shuffle()
+}
+
 fn batch() -> impl Strategy<Value = Step> {
     (0..SHARDS).prop_flat_map(|shard| {
-        let rows = proptest::collection::vec(a_row(shard), 0..8).prop_map(|rows| {
-            // Each run at most once.
-            let by_run: BTreeMap<RunId, RunRow> = rows.into_iter().map(|row| (row.run, row)).collect();
-            by_run.into_values().collect::<Vec<_>>()
-        });
         let ahead = prop_oneof![8 => 1..3_i64, 1 => Just(0), 1 => -2..0_i64];
-        (rows.prop_shuffle(), ahead).prop_map(move |(rows, ahead)| Step::Apply { shard, ahead, rows })
+        (rows(shard), ahead).prop_map(move |(rows, ahead)| Step::Apply { shard, ahead, rows })
+    })
+}
+
+fn rebuild() -> impl Strategy<Value = Step> {
+    (0..SHARDS).prop_flat_map(|shard| {
+        let behind = prop_oneof![3 => Just(0), 1 => 1..3_u64];
+        (rows(shard), behind, -3..4_i64).prop_map(move |(rows, behind, ahead)| Step::Replace {
+            shard,
+            behind,
+            ahead,
+            rows,
+        })
     })
 }
 
@@ -113,7 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => batch(),
         12 => list().prop_map(Step::List),
         4 => questions().prop_map(Step::Questions),
-        1 => Just(Step::Reset),
+        2 => rebuild(),
         1 => select(vec![Stop::Clean, Stop::Crash]).prop_map(Step::Stop),
     ]
 }
@@ -134,6 +156,12 @@ impl Model {
             self.marks.insert(shard, through);
             self.runs.extend(rows.iter().map(|row| (row.run, row.clone())));
         }
+    }
+
+    fn replace(&mut self, shard: u16, through: u64, rows: &[RunRow]) {
+        self.marks.insert(shard, through);
+        self.runs.retain(|run, _| run.shard() != ShardId(shard));
+        self.runs.extend(rows.iter().map(|row| (row.run, row.clone())));
     }
 
     fn list(&self, query: &RunQuery) -> Vec<RunRow> {
@@ -194,9 +222,14 @@ fn compare_one(store: &mut dyn LedgerStore, steps: &[Step]) {
             Step::Questions(query) => {
                 assert_eq!(opened.questions(query), model.questions(query), "{query:?}")
             }
-            Step::Reset => {
-                opened.reset();
-                model = Model::default();
+            Step::Replace { shard, behind, ahead, rows } => {
+                let mark = model.mark(*shard);
+                let (found, through) = (mark.saturating_sub(*behind), mark.saturating_add_signed(*ahead));
+                let stored = opened.replace(*shard, (found, through), rows.clone());
+                assert_eq!(stored.is_ok(), found == mark, "{stored:?}");
+                if found == mark {
+                    model.replace(*shard, through, rows);
+                }
             }
             Step::Stop(how) => opened.reopen(*how),
         }
