@@ -67,6 +67,16 @@ const ETCD: Server = Server {
     is_in: |root| root.join("usr/bin/etcd").exists() || root == Path::new("/") && on_path("etcd"),
 };
 
+/// Whichever version Debian has; 2.9 or later.
+const NATS: Server = Server {
+    package: "nats-server",
+    is_part: |package| package == "nats-server",
+    is_in: |root| {
+        let folders = ["usr/bin", "usr/sbin"].map(|folder| root.join(folder).join("nats-server"));
+        folders.iter().any(|program| program.exists()) || root == Path::new("/") && on_path("nats-server")
+    },
+};
+
 /// No server, but what steps the clock of one process: a library that is loaded before others.
 const CLOCK: Server = Server {
     package: "libfaketime",
@@ -85,7 +95,7 @@ pub(crate) fn ensure_clock(workspace: &Workspace) -> Result<()> {
 
 /// Makes every server startable by the tests.
 pub(crate) fn ensure_all(workspace: &Workspace) -> Result<()> {
-    [&POSTGRES, &ETCD].into_iter().try_for_each(|server| ensure(server, workspace))
+    [&POSTGRES, &ETCD, &NATS].into_iter().try_for_each(|server| ensure(server, workspace))
 }
 
 /// Whichever version the machine has, else its Debian packages, unpacked under the target directory, in sight.

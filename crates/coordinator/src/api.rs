@@ -13,6 +13,7 @@ mod resources;
 mod runs;
 mod scaler;
 mod schedules;
+mod sources;
 mod spread;
 mod starts;
 mod status;
@@ -34,6 +35,8 @@ use crate::options::CoordinatorOptions;
 use crate::peer::PeerServer;
 use crate::placement::{Known, PlacementMessage};
 use crate::root::Root;
+pub(crate) use sources::{Sources, follow};
+
 use crate::session::{ConnectorSessions, Liveness, Streams, WorkerSessions};
 
 const SERVE: Job = Job { name: "api", on_panic: OnDeath::StopNode };
@@ -52,10 +55,11 @@ pub(crate) struct Parts {
     pub(crate) node: Arc<str>,
     pub(crate) started: kapell_model::Timestamp,
     pub(crate) streams: Streams,
+    pub(crate) sources: Sources,
 }
 
 impl Parts {
-    fn of(root: &Root, options: &CoordinatorOptions, runtime: &Runtime) -> Parts {
+    pub(crate) fn of(root: &Root, options: &CoordinatorOptions, runtime: &Runtime) -> Parts {
         Parts {
             links: root.links.clone(),
             definitions: root.definitions.clone(),
@@ -68,6 +72,7 @@ impl Parts {
             node: options.node.as_str().into(),
             started: runtime.clock.now(),
             streams: Streams::default(),
+            sources: Sources::default(),
         }
     }
 
@@ -87,13 +92,8 @@ impl Parts {
 }
 
 /// Serves until the node stops. Not ready before it is told to say so.
-pub(crate) async fn serve(
-    listener: Box<dyn Listener>,
-    root: &Root,
-    options: &CoordinatorOptions,
-    runtime: &Runtime,
-) -> Health {
-    let parts = Parts::of(root, options, runtime);
+pub(crate) async fn serve(listener: Box<dyn Listener>, parts: Parts, options: &CoordinatorOptions) -> Health {
+    let runtime = parts.runtime.clone();
     let liveness = Liveness { heartbeat: options.heartbeat, lease: options.lease };
     let workers = WorkerSessions {
         links: parts.links.clone(),

@@ -25,7 +25,10 @@ mod shard;
 mod story;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use kapell_event_source::EventSource;
+use kapell_model::Name;
 use kapell_runtime::Runtime;
 
 pub use definitions::{Definitions, InForce};
@@ -37,6 +40,7 @@ pub struct Coordinator {
     address: SocketAddr,
     runtime: Runtime,
     root: root::Root,
+    parts: api::Parts,
 }
 
 impl Coordinator {
@@ -56,16 +60,23 @@ impl Coordinator {
         let address = listener.address();
         let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
         let root = root::Root::start(&options, advertised, stores, &runtime).await?;
-        let health = api::serve(listener, &root, &options, &runtime).await;
+        let parts = api::Parts::of(&root, &options, &runtime);
+        let health = api::serve(listener, parts.clone(), &options).await;
         root.settled().await?;
         health.ready().await;
-        Ok(Coordinator { address, runtime, root })
+        Ok(Coordinator { address, runtime, root, parts })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes events of a namespace from another system's stream until the node stops. Each is answered there when what
+    /// it asks for is on disk; one that comes again meets its first self.
+    pub fn follow(&self, source: Arc<dyn EventSource>, namespace: Name) {
+        api::follow(&self.parts, source, namespace);
     }
 
     /// Waits until the node stops by itself; says which job died.
@@ -75,6 +86,7 @@ impl Coordinator {
 
     /// Stops. What was accepted is on disk already.
     pub async fn stop(self) {
+        self.parts.sources.end().await;
         self.root.leave().await;
         self.runtime.jobs.stop("shutdown");
         self.root.stop().await;

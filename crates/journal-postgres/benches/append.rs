@@ -1,5 +1,8 @@
 //! Durable appends a second with 1, 64 and 1,024 appenders, each waiting for its answer, on a server of its own.
 //!
+//! A store in PostgreSQL has 64 shards unless it is told otherwise, so 1,024 appenders share 64 of them, and then have one
+//! each: the journal looks after every shard of a group, which then costs as much as every row.
+//!
 //! Beside it the floor: the bare multi-row insert over as many connections into a table with nothing but its primary
 //! key, no epochs, no checksums, no history. The ratio comes first. Rows a commit and bytes of PostgreSQL's own log a row
 //! are what docs/scaling.md counts on. Run: `cargo bench -p kapell-journal-postgres --bench
@@ -37,6 +40,9 @@ struct Figures {
     appends: usize,
 }
 
+/// Appenders, and shards that they share.
+const CASES: [(u16, u16); 4] = [(1, 1), (64, 64), (1024, 64), (1024, 1024)];
+
 /// What the server did.
 #[derive(Clone, Copy)]
 struct Work {
@@ -55,8 +61,9 @@ fn main() {
     let setup = Setup::default().setting("shared_buffers", "256MB").setting("max_wal_size", "4GB");
     let Some(server) = setup.start() else { return };
     println!(
-        "{writers} writers, best of {rounds} rounds\n{:>9} {:>6} | {:>11} {:>7} {:>7} {:>11} {:>9} | floor {:>11} {:>7} {:>7}",
+        "{writers} writers, best of {rounds} rounds\n{:>9} {:>6} {:>6} | {:>11} {:>7} {:>7} {:>11} {:>9} | floor {:>11} {:>7} {:>7}",
         "appenders",
+        "shards",
         "ratio",
         "appends/s",
         "p50 ms",
@@ -67,18 +74,19 @@ fn main() {
         "p50 ms",
         "p99 ms"
     );
-    for appenders in [1_u16, 64, 1024] {
+    for case in CASES {
         let (mut ours, mut floor) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            ours.push(threads.block_on(measure_journal(&server, writers, appenders)));
-            floor.push(threads.block_on(measure_bare(&server, writers, appenders)));
+            ours.push(threads.block_on(measure_journal(&server, writers, case)));
+            floor.push(threads.block_on(measure_bare(&server, writers, case)));
         }
+        let (appenders, shards) = case;
         let best = |one: &Figures, other: &Figures| one.rate.total_cmp(&other.rate);
         let (ours, a_commit, log) =
             ours.into_iter().max_by(|(one, ..), (other, ..)| best(one, other)).unwrap();
         let floor = floor.into_iter().max_by(best).unwrap();
         println!(
-            "{appenders:>9} {:>6.2} | {:>11.0} {:>7.2} {:>7.2} {:>11.1} {:>9.0} | floor {:>11.0} {:>7.2} {:>7.2}",
+            "{appenders:>9} {shards:>6} {:>6.2} | {:>11.0} {:>7.2} {:>7.2} {:>11.1} {:>9.0} | floor {:>11.0} {:>7.2} {:>7.2}",
             ours.rate / floor.rate,
             ours.rate,
             ours.p50,
@@ -93,22 +101,22 @@ fn main() {
 }
 
 /// With rows a commit, and bytes of the server's log a row.
-async fn measure_journal(server: &Postgres, writers: usize, appenders: u16) -> (Figures, f64, f64) {
+async fn measure_journal(server: &Postgres, writers: usize, case: (u16, u16)) -> (Figures, f64, f64) {
     let beside = number("KAPELL_BENCH_BESIDE", Options::default().group_beside_min);
     let options = Options { writers, group_beside_min: beside, ..Options::default() };
     let journal = PostgresJournal::open(&[server.url()], options, &Runtime::system()).await.unwrap();
-    for shard in 0..appenders {
+    for shard in 0..case.1 {
         journal.acquire(ShardId(shard), Epoch(1)).await.unwrap();
     }
     let before = work(server).await;
-    let figures = round(Under::Journal(Arc::new(journal)), appenders).await;
+    let figures = round(Under::Journal(Arc::new(journal)), case).await;
     let after = work(server).await;
     execute(server, "DROP SCHEMA kapell_journal CASCADE; CHECKPOINT").await;
     let a_commit = figures.appends as f64 / (after.commits - before.commits) as f64;
     (figures, a_commit, (after.log_bytes - before.log_bytes) as f64 / figures.appends as f64)
 }
 
-async fn measure_bare(server: &Postgres, writers: usize, appenders: u16) -> Figures {
+async fn measure_bare(server: &Postgres, writers: usize, case: (u16, u16)) -> Figures {
     let table = "DROP TABLE IF EXISTS bare; CREATE TABLE bare (shard int4, seq int8, payload bytea, PRIMARY KEY (shard, seq))";
     execute(server, table).await;
     let (queue, queued) = mpsc::channel(GROUP_MAX);
@@ -116,7 +124,7 @@ async fn measure_bare(server: &Postgres, writers: usize, appenders: u16) -> Figu
     for _ in 0..writers {
         tokio::spawn(write_bare(server.url(), queued.clone()));
     }
-    let figures = round(Under::Bare(queue), appenders).await;
+    let figures = round(Under::Bare(queue), case).await;
     execute(server, "DROP TABLE bare; CHECKPOINT").await;
     figures
 }
@@ -166,14 +174,17 @@ async fn write_bare(url: String, queued: Arc<Mutex<mpsc::Receiver<Asked>>>) {
     }
 }
 
-/// Each appender has a shard of its own, so that each waits for its own answer only.
-async fn round(under: Under, appenders: u16) -> Figures {
+/// Each appender waits for its own answer only.
+async fn round(under: Under, (appenders, shards): (u16, u16)) -> Figures {
     let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let mut jobs = Vec::new();
-    for shard in 0..appenders {
-        let (stop, measuring) = (Arc::clone(&stop), Arc::clone(&measuring));
-        jobs.push(tokio::spawn(appender(under.clone(), shard, stop, measuring)));
-    }
+    let shards: Vec<Arc<Shard>> = (0..shards)
+        .map(|shard| Arc::new(Shard { shard, next: Mutex::new(Seq(1)), under: under.clone() }))
+        .collect();
+    drop(under);
+    let appenders = shards.iter().cycle().take(appenders.into());
+    let jobs: Vec<_> = appenders
+        .map(|shard| tokio::spawn(appender(shard.clone(), Arc::clone(&stop), Arc::clone(&measuring))))
+        .collect();
     // why: this is the warm-up
     tokio::time::sleep(WARM_UP).await;
     measuring.store(true, Ordering::Relaxed);
@@ -194,37 +205,47 @@ async fn round(under: Under, appenders: u16) -> Figures {
     Figures { rate, p50: at(0.5), p99: at(0.99), appends }
 }
 
-/// Answers how many microseconds each measured append took, and how many there were in all.
-async fn appender(
-    under: Under,
+/// What is appended to.
+struct Shard {
     shard: u16,
-    stop: Arc<AtomicBool>,
-    measuring: Arc<AtomicBool>,
-) -> (Vec<u32>, usize) {
+    next: Mutex<Seq>,
+    under: Under,
+}
+
+impl Shard {
+    /// In the order of their places.
+    async fn append(&self, payload: Bytes, ack: Ack) {
+        let mut next = self.next.lock().await;
+        let (shard, first) = (ShardId(self.shard), *next);
+        *next = first.next();
+        match &self.under {
+            Under::Journal(journal) => {
+                let run = RunId::new(shard, u128::from(first.0 % 16));
+                let records = vec![Record { run, payload }];
+                let done = move |outcome: Result<(), AppendError>| {
+                    outcome.unwrap();
+                    ack.send(()).unwrap();
+                };
+                journal.append(Batch { shard, epoch: Epoch(1), first, records }, Box::new(done));
+            }
+            Under::Bare(queue) => queue.send((self.shard, first.0, payload, ack)).await.unwrap(),
+        }
+    }
+}
+
+/// Answers how many microseconds each measured append took, and how many there were in all.
+async fn appender(shard: Arc<Shard>, stop: Arc<AtomicBool>, measuring: Arc<AtomicBool>) -> (Vec<u32>, usize) {
     let payload = Bytes::from(vec![0x5a; PAYLOAD_BYTES]);
-    let mut took = Vec::new();
-    let mut first = Seq(1);
+    let (mut took, mut count) = (Vec::new(), 0);
     while !stop.load(Ordering::Relaxed) {
         let (done, answer) = oneshot::channel();
         let begun = Instant::now();
-        match &under {
-            Under::Journal(journal) => {
-                let run = RunId::new(ShardId(shard), u128::from(first.0 % 16));
-                let records = vec![Record { run, payload: payload.clone() }];
-                let batch = Batch { shard: ShardId(shard), epoch: Epoch(1), first, records };
-                let done = move |outcome: Result<(), AppendError>| {
-                    outcome.unwrap();
-                    done.send(()).unwrap();
-                };
-                journal.append(batch, Box::new(done));
-            }
-            Under::Bare(queue) => queue.send((shard, first.0, payload.clone(), done)).await.unwrap(),
-        }
+        shard.append(payload.clone(), done).await;
         answer.await.unwrap();
         if measuring.load(Ordering::Relaxed) {
             took.push(begun.elapsed().as_micros() as u32);
         }
-        first = first.next();
+        count += 1;
     }
-    (took, first.0 as usize - 1)
+    (took, count)
 }

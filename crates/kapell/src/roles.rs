@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use kapell_cluster::NodeName;
 use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
 use kapell_coordinator::{Coordinator, CoordinatorOptions};
+use kapell_event_source_nats::NatsSource;
 use kapell_runtime::Runtime;
 use kapell_worker::{Drained, Worker, WorkerHandle, WorkerOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -100,7 +101,15 @@ async fn start_coordinator(settings: &CoordinatorSettings, runtime: Runtime) -> 
         dedupe_window: settings.dedupe_window.get(),
         ..CoordinatorOptions::default()
     };
-    Ok(Coordinator::start(options, stores, runtime).await?)
+    let source = match settings.nats.options()? {
+        Some((options, namespace)) => Some((NatsSource::open(options).await?, namespace)),
+        None => None,
+    };
+    let coordinator = Coordinator::start(options, stores, runtime).await?;
+    if let Some((source, namespace)) = source {
+        coordinator.follow(Arc::new(source), namespace);
+    }
+    Ok(coordinator)
 }
 
 /// Nobody can be reached at "all addresses".

@@ -1,6 +1,7 @@
 //! Settings that every role shares.
 //!
 //! Owns: flags and environment variables (this is the only place that reads them) and the layout of a data folder.
+mod nats;
 mod shared;
 
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use kapell_coordinator::CoordinatorOptions;
 use kapell_model::{ShardCount, Span};
 use kapell_telemetry::{LogFormat, TelemetryOptions};
 
+pub(crate) use nats::NatsSettings;
 pub(crate) use shared::SharedSettings;
 
 /// How a process logs.
@@ -78,6 +80,8 @@ pub(crate) struct CoordinatorSettings {
     pub(crate) dedupe_window: Span,
     #[command(flatten, next_help_heading = "Sharing a store with other coordinators")]
     pub(crate) shared: SharedSettings,
+    #[command(flatten, next_help_heading = "Taking events from NATS JetStream")]
+    pub(crate) nats: NatsSettings,
 }
 
 /// Where a worker or connector finds its coordinators.

@@ -14,10 +14,11 @@ use kapell_client::{Client, v1};
 use kapell_cluster::{Cluster as _, Member, NodeName, Session};
 use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
 use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
+use kapell_event_source::EventSource;
 use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
-use kapell_ledger_sqlite::SqliteLedger;
 use kapell_ledger::Ledger;
+use kapell_ledger_sqlite::SqliteLedger;
 use kapell_model::{Epoch, Name, ShardCount, ShardId};
 use kapell_runtime::{Clock, Runtime, SystemClock};
 use kapell_tests_servers::Etcd;
@@ -69,13 +70,13 @@ impl Site {
         &*self.stores.journal
     }
 
-    /// A way to the journal for [`Site::node_at`].
     /// What all nodes tell of their runs.
     #[must_use]
     pub fn ledger(&self) -> &dyn Ledger {
         &*self.stores.ledger
     }
 
+    /// A way to the journal for [`Site::node_at`].
     #[must_use]
     pub fn way_to_journal(&self) -> Arc<Away> {
         Arc::new(Away::new(Arc::clone(&self.stores.journal)))
@@ -152,6 +153,11 @@ impl Node {
     pub fn hang(self) -> Coordinator {
         self.runtime.jobs.stop("hangs");
         self.coordinator
+    }
+
+    /// Takes events of the default namespace from there.
+    pub fn follow(&self, source: Arc<dyn EventSource>) {
+        self.coordinator.follow(source, Name::default_namespace());
     }
 
     /// How many shards each node owns, as this one knows it, once these are the members and every shard is where it is
@@ -235,12 +241,6 @@ impl Node {
         }
     }
 
-    /// Waits until the doctor finds nothing in the whole cluster.
-    pub async fn is_well(&self) {
-        let since = Instant::now();
-        }
-    }
-
     /// Waits until the ledger has been told everything.
     pub async fn ledger_is_told(&self) {
         let since = Instant::now();
@@ -249,6 +249,12 @@ impl Node {
             assert!(since.elapsed() < PATIENCE, "the ledger stays behind");
             // why: nothing tells that the ledger has caught up
             sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the doctor finds nothing in the whole cluster.
+    pub async fn is_well(&self) {
+        let since = Instant::now();
         loop {
             let found = self.client.admin().doctor().await.unwrap().findings;
             if found.is_empty() {

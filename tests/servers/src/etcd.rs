@@ -4,11 +4,9 @@
 //! and metrics over plain HTTP.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -22,8 +20,6 @@ const HEARTBEAT_MS: u32 = 100;
 const ELECTION_MS: u32 = 600;
 /// Others may take the ports between the look and the start.
 const ATTEMPTS: u32 = 5;
-/// Time that one question for health or metrics may take.
-const ANSWER: Duration = Duration::from_secs(1);
 
 /// Certificates of a cluster that speaks TLS with its clients, and wants certificates of them. Files of PEM.
 #[derive(Clone, Debug)]
@@ -86,7 +82,7 @@ impl Etcd {
     }
 
     fn start_members(hosts: &[Host], tls: Option<EtcdTls>) -> Option<Self> {
-        let Some(program) = installed() else {
+        let Some(program) = crate::program("etcd") else {
             crate::missing("etcd");
             return None;
         };
@@ -219,7 +215,7 @@ impl Etcd {
         }
         self.members.iter_mut().all(|member| {
             let metrics = member.at(2);
-            let healthy = || ask(metrics, "/health").contains(r#""health":"true""#);
+            let healthy = || process::ask(metrics, "/health").contains(r#""health":"true""#);
             member.child.as_mut().is_some_and(|child| process::wait_until(child, healthy))
         })
     }
@@ -254,7 +250,7 @@ impl Member {
     }
 
     fn ask(&self, path: &str) -> String {
-        ask(self.at(2), path)
+        process::ask(self.at(2), path)
     }
 }
 
@@ -262,20 +258,6 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill_all();
     }
-}
-
-/// The answer to a GET, or nothing.
-fn ask(address: SocketAddr, path: &str) -> String {
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    // Nobody answers yet.
-    asked().unwrap_or_default()
 }
 
 fn choose_ports(hosts: &[Host], attempt: u32) -> Vec<Member> {
@@ -308,11 +290,4 @@ fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
-}
-
-/// The one on the path, or unpacked for this build.
-fn installed() -> Option<PathBuf> {
-    let mut found = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<_>>();
-    found.extend(crate::unpacked().map(|root| root.join("usr/bin")));
-    found.into_iter().map(|folder| folder.join("etcd")).find(|program| program.exists())
 }

@@ -13,6 +13,7 @@
 )]
 mod clock;
 mod etcd;
+mod nats;
 mod network;
 mod postgres;
 mod process;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use clock::SteppedClock;
 pub use etcd::{Etcd, EtcdTls};
+pub use nats::Nats;
 pub use network::{Host, Network, can_have_a_network};
 pub use postgres::{Durability, Postgres, Setup};
 
@@ -46,6 +48,13 @@ pub fn missing(server: &str) {
         "{server} is not installed, and {REQUIRED}=required (hint: cargo xtask test brings it)"
     );
     println!("SKIPPED: {server} is not installed (hint: cargo xtask test brings it)");
+}
+
+/// A server's program: the one on the path, or unpacked for this build.
+fn program(name: &str) -> Option<PathBuf> {
+    let mut found = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<_>>();
+    found.extend(unpacked().iter().flat_map(|root| ["usr/bin", "usr/sbin"].map(|folder| root.join(folder))));
+    found.into_iter().map(|folder| folder.join(name)).find(|program| program.exists())
 }
 
 /// Where packages were unpacked for this build, if they were: found from the test's own program, which Cargo puts

@@ -2,7 +2,8 @@
 //!
 //! Owns: every wait and every signal. Never: knows which server it is.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -18,6 +19,8 @@ const NOBODY: u32 = 65_534;
 const LOOK: Duration = Duration::from_millis(5);
 /// Time that a server gets to start or to end; a recovery on a busy machine included.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Time that one question for health or metrics may take.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Servers listen below the ports that the kernel gives to clients: while one is down, nobody else is given its port.
 const FIRST_PORT: u32 = 18_000;
 const PORTS: u32 = 14_000;
@@ -64,6 +67,20 @@ pub(crate) fn wait_until(child: &mut Child, holds: impl Fn() -> bool) -> bool {
 /// Looks until there is something, or for long enough.
 pub(crate) fn wait_for<T>(look: impl Fn() -> Option<T>) -> Option<T> {
     looks().find_map(|()| look())
+}
+
+/// The answer to a GET, or nothing.
+pub(crate) fn ask(address: SocketAddr, path: &str) -> String {
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    // Nobody answers yet.
+    asked().unwrap_or_default()
 }
 
 /// Sends a signal to a process that runs.

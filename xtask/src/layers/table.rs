@@ -37,13 +37,14 @@ pub(super) enum Place {
 /// The table. Names without the prefix `kapell-`; `kapell` is the binary.
 const LAYERS: &[(Layer, &[&str])] = &[
     (Layer::Pure, &["model", "kernel"]),
-    (Layer::Port, &["runtime", "journal", "ledger", "cluster", "postgres", "proto", "wire"]),
+    (Layer::Port, &["runtime", "journal", "ledger", "cluster", "event-source", "postgres", "proto", "wire"]),
     (
         Layer::Adapter,
         &[
             "journal-local",
             "journal-postgres",
             "cluster-etcd",
+            "event-source-nats",
             "ledger-sqlite",
             "ledger-postgres",
             "telemetry",

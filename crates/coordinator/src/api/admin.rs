@@ -107,6 +107,7 @@ async fn node_status(parts: &Parts) -> Result<v1::StatusResponse, Status> {
         node: parts.node.to_string(),
         uptime_ms: parts.started.until(parts.runtime.clock.now()).as_millis() as u64,
         revision: parts.definitions.in_force().revision,
+        sources: parts.sources.status(),
         ..v1::StatusResponse::default()
     };
     for shard in here(parts) {

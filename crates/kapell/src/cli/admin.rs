@@ -60,6 +60,7 @@ pub(crate) async fn status(to: &ClientSettings) -> Result<(), Failure> {
         "openApprovals": answer.open_approvals,
         "ledgerBehind": answer.ledger_behind,
         "revision": answer.revision,
+        "sources": answer.sources.iter().map(source).collect::<Vec<_>>(),
     });
     to.output().show(&view, |paint| status_text(&answer, paint))
 }
@@ -68,6 +69,13 @@ fn session(session: &v1::SessionStatus) -> Value {
     json!({
         "name": session.name, "instance": session.instance, "capacity": session.capacity, "busy": session.busy,
         "silentMs": session.silent_ms, "quarantined": session.quarantined,
+    })
+}
+
+fn source(source: &v1::SourceStatus) -> Value {
+    json!({
+        "name": source.name, "taken": source.taken, "putOff": source.put_off, "refused": source.refused,
+        "trouble": (!source.trouble.is_empty()).then_some(&source.trouble),
     })
 }
 
@@ -84,6 +92,12 @@ fn status_text(answer: &v1::StatusResponse, paint: Paint) -> String {
     field("queued tasks", answer.queued_tasks.to_string());
     field("open approvals", answer.open_approvals.to_string());
     field("ledger", format!("{} entries behind", answer.ledger_behind));
+    for source in &answer.sources {
+        let v1::SourceStatus { name, taken, put_off, refused, trouble } = source;
+        let counts = format!("{name}: {taken} taken, {put_off} put off, {refused} refused");
+        let trouble = if trouble.is_empty() { String::new() } else { format!("; {}", visible(trouble)) };
+        field("events from", counts + &trouble);
+    }
     let mut shards = Table::new(&["SHARD", "EPOCH", "ENTRIES", "LIVE", "QUEUED"]);
     for shard in &answer.shards {
         let numbers =
