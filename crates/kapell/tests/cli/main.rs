@@ -1,6 +1,7 @@
 //! The command line against a real node: every command once, wrong usage and wrong requests word for word.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its supporting functions too")]
 mod golden;
+mod nats;
 mod node;
 mod schedules;
 mod shared;
