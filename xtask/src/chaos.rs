@@ -2,6 +2,7 @@
 //!
 //! Owns: where it runs. Never: judges (`kapell-crash` does), or touches the machine's own network.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Do not judge how long events wait: for a machine that does other things too
     #[arg(long)]
     any_pace: bool,
+    /// Another version of `kapell`, for a rolling upgrade and back: each process is of that and of this one in turn
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
 }
 
 /// A command runs in a network of its own behind this.
@@ -43,7 +47,7 @@ const TRY: &str = "ip link set lo up && ip link add try0 type veth peer name try
 impl Args {
     /// Chaos small enough to run with the tests.
     pub(crate) fn small() -> Self {
-        Self { times: 1, fault: Vec::new(), seed: None, any_pace: true }
+        Self { times: 1, fault: Vec::new(), seed: None, any_pace: true, beside: None }
     }
 
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
@@ -73,6 +77,7 @@ impl Args {
         if let Some(seed) = self.seed {
             chaos.args(["--seed", &seed.to_string()]);
         }
+        crash::beside(&mut chaos, self.beside.as_deref())?;
         process::watched(&mut chaos, Format::Table)
     }
 }

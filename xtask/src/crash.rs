@@ -2,9 +2,10 @@
 //!
 //! Owns: building what takes part and starting it. Never: judges (`kapell-crash` does).
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 use crate::report::{Format, Verdict};
@@ -24,17 +25,20 @@ pub(crate) struct Args {
     /// Repeat the kills of an earlier matrix
     #[arg(long)]
     seed: Option<u64>,
+    /// Another version of `kapell`: each role is of that and of this one in turn
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
 }
 
 impl Args {
     /// A matrix small enough to run with the tests.
     pub(crate) fn small() -> Self {
-        Self { kills: 3, seed: None }
+        Self { kills: 3, seed: None, beside: None }
     }
 
     /// A matrix that can be repeated.
     pub(crate) fn of(kills: u32, seed: u64) -> Self {
-        Self { kills, seed: Some(seed) }
+        Self { kills, seed: Some(seed), beside: None }
     }
 
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<Verdict> {
@@ -51,9 +55,19 @@ impl Args {
         if let Some(seed) = self.seed {
             crash.args(["--seed", &seed.to_string()]);
         }
+        beside(&mut crash, self.beside.as_deref())?;
         // Its lines are the answer already, so they stay on standard output in both forms.
         process::watched(&mut crash, Format::Table)
     }
+}
+
+/// Has processes of another version take part.
+pub(crate) fn beside(trial: &mut Command, other: Option<&Path>) -> Result<()> {
+    if let Some(other) = other {
+        let other = other.canonicalize().with_context(|| format!("there is no {}", other.display()))?;
+        trial.arg("--beside").arg(other);
+    }
+    Ok(())
 }
 
 /// The release build where there is one already: it is brought up to date in little time then.

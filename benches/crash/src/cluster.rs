@@ -230,9 +230,9 @@ fn process(
     options: Vec<String>,
     clock: Option<SteppedClock>,
 ) -> anyhow::Result<Process> {
-    let (host, kapell) = (host.clone(), given.kapell.clone());
+    let (host, version) = (host.clone(), given.versions());
     Process::start(&name, &given.dir, move || {
-        let mut command = host.command(&kapell);
+        let mut command = host.command(&version());
         command.arg(role).args(&options);
         clock.iter().for_each(|clock| clock.give(&mut command));
         command

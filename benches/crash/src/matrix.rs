@@ -40,8 +40,8 @@ impl Matrix {
     pub(crate) fn start(given: &Given, kills: u32) -> anyhow::Result<Matrix> {
         let address = free_address(&SystemEntropy)?;
         let role = |role: &'static str| {
-            let (kapell, data, address) = (given.kapell.clone(), given.dir.join("data"), address.clone());
-            Process::start(role, &given.dir, move || command(role, &kapell, &data, &address))
+            let (version, data, address) = (given.versions(), given.dir.join("data"), address.clone());
+            Process::start(role, &given.dir, move || command(role, &version(), &data, &address))
         };
         let [coordinator, worker, connector] = ROLES.map(role);
         Ok(Matrix { processes: [coordinator?, worker?, connector?], address, kills })

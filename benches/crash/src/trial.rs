@@ -3,6 +3,7 @@
 //! Owns: the order of events, and the verdict. Never: knows which faults there are.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -40,6 +41,9 @@ pub(crate) struct Given {
     /// The binary `kapell`.
     #[arg(long)]
     pub(crate) kapell: PathBuf,
+    /// Another version of it: each process is of the other and of this one in turn, whenever it is started.
+    #[arg(long)]
+    pub(crate) beside: Option<PathBuf>,
     /// The binary `company`.
     #[arg(long)]
     pub(crate) company: PathBuf,
@@ -61,6 +65,13 @@ pub(crate) trait System {
 }
 
 impl Given {
+    /// What a process runs, asked each time that it is started.
+    pub(crate) fn versions(&self) -> impl Fn() -> PathBuf + use<> {
+        let versions: Vec<PathBuf> = self.beside.iter().chain([&self.kapell]).cloned().collect();
+        let starts = AtomicUsize::new(0);
+        move || versions[starts.fetch_add(1, Ordering::Relaxed) % versions.len()].clone()
+    }
+
     /// Where logs and data go.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))

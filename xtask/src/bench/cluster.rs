@@ -18,8 +18,10 @@ use crate::{process, servers};
 
 /// How many coordinators there are, one after the other.
 const COORDINATORS: [usize; 3] = [1, 2, 4];
-/// Callers at once.
+/// Callers at once, at which a peer is measured too.
 pub(crate) const CALLERS: [u32; 2] = [64, 512];
+/// So many that the groups of four coordinators are as full as those of one: what a cluster carries in all.
+pub(crate) const FULL: u32 = 2_048;
 /// Load before it is measured.
 const WARM_SECS: &str = "3";
 /// Time that a cluster gets to be ready.
@@ -31,7 +33,7 @@ const SERVERS: usize = 3;
 pub(crate) fn measure(workspace: &Workspace, amount: Amount) -> Result<Vec<Figure>> {
     servers::ensure_all(workspace)?;
     let mut figures = Vec::new();
-    for callers in CALLERS {
+    for callers in CALLERS.into_iter().chain([FULL]) {
         let mut of_one = None;
         for coordinators in COORDINATORS {
             let cell = LocalCluster::start(workspace, coordinators)?.measure(callers, amount.seconds)?;
@@ -198,7 +200,7 @@ mod tests {
     fn what_is_promised_of_clusters_is_found_under_the_names_of_their_figures() {
         assert!(target("w7", 64, &metric(1, "steps/s")).is_some());
         assert!(
-            COORDINATORS[1..].iter().all(|many| target("w7", 64, &metric(*many, "share of one")).is_some())
+            COORDINATORS[1..].iter().all(|many| target("w7", FULL, &metric(*many, "share of one")).is_some())
         );
     }
 }
