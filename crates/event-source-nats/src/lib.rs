@@ -95,12 +95,14 @@ impl NatsSource {
             connect = connect.add_root_certificates(ca.clone());
         }
         let servers = options.servers.iter().map(|server| {
-            server.parse::<ServerAddr>().map_err(|error| misplaced(format!("`{server}`: {error}")))
+            server.parse::<ServerAddr>().map_err(|error| misplaced(format!("`{}`: {error}", public(server))))
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        let places: Vec<&str> = options.servers.iter().map(|server| public(server)).collect();
+        let name = format!("{} at {}", options.stream, places.join(", "));
         let client = connect.connect(servers).await.map_err(|error| misplaced(error.to_string()))?;
         let source = NatsSource {
-            name: format!("{} at {}", options.stream, options.servers.join(", ")),
+            name,
             context: jetstream::new(client.clone()),
             client,
             options,
@@ -178,6 +180,11 @@ impl EventSource for NatsSource {
     fn take(&self, most: usize, patience: Duration) -> BoxFuture<'_, Result<Vec<Message>, SourceError>> {
         Box::pin(self.taken(most, patience))
     }
+}
+
+/// The address without a user and password before it.
+fn public(server: &str) -> &str {
+    server.rsplit_once('@').map_or(server, |(_, address)| address)
 }
 
 async fn tell(event: Event) {

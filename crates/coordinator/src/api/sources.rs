@@ -90,12 +90,15 @@ pub(crate) fn follow(parts: &Parts, source: Arc<dyn EventSource>, namespace: Nam
                     accept(&parts, &namespace, messages, &tally).await
                 }
                 Err(error) => {
-                    tracing::warn!(source = source.name(), %error, "no events are taken now");
+                    let said = Some(error.to_string());
+                    if *held(&tally.trouble) != said {
+                        tracing::warn!(source = source.name(), %error, "no events are taken now");
+                    }
+                    *held(&tally.trouble) = said;
                     let after = match &error {
                         SourceError::Unavailable { retry_after, .. } => *retry_after,
                         SourceError::Misplaced { .. } => TRY_AGAIN,
                     };
-                    *held(&tally.trouble) = Some(error.to_string());
                     Some(after)
                 }
             };
