@@ -175,12 +175,16 @@ impl Client {
     }
 
     async fn publish(&self, happening: &Happening) -> anyhow::Result<()> {
+        let operation = self.world.lock().histories.sends(&happening.id);
         let result = self.send(&happening.id, happening.kind.workflow(), &happening.data).await?;
         if let Some(refusal) = result.refusal {
             bail!("refused: {} {}", refusal.code, refusal.message);
         }
-        let runs: Vec<String> = result.runs.into_iter().map(|run| run.run).collect();
         let mut world = self.world.lock();
+        if let [started] = result.runs.as_slice() {
+            world.histories.accepted(operation, &happening.id, started.duplicate);
+        }
+        let runs: Vec<String> = result.runs.into_iter().map(|run| run.run).collect();
         world.log("client", &format!("{} is accepted as {runs:?}", happening.id));
         match world.accepted.get(&happening.id) {
             Some(before) if *before != runs => {

@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use crate::bank::Bank;
 use crate::client::Client;
 use crate::company::{Happening, Thinker};
+use crate::history::Recorded;
 use crate::mix::Mix;
 use crate::seams::{SlowLedger, WatchedDisk, runtime};
 use crate::world::World;
@@ -103,7 +104,11 @@ async fn coordinate(site: &Site, name: &'static str) -> anyhow::Result<()> {
     let runtime = runtime(site.seed, &site.world, name);
     let (stores, lease) = if site.mix.is_cluster() {
         let stores = Stores {
-            journal: Arc::new(site.shared.journal(name)),
+            journal: Arc::new(Recorded {
+                journal: Arc::new(site.shared.journal(name)),
+                world: site.world.clone(),
+                node: name.bytes().last().map_or(0, u64::from),
+            }),
             ledger: site.ledger.open(site.seed, site.mix),
             cluster: Arc::new(site.shared.cluster(name, runtime.jobs.clone())),
         };

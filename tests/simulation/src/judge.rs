@@ -21,6 +21,9 @@ pub(crate) fn judge(site: &Site, is_well: bool, within_ms: u64) {
         world.broken.push(format!("{entry} was posted at {times:?} ms, and nobody wanted it"));
     }
     in_order(site, &mut world);
+    let (answered, wrong) = std::mem::take(&mut world.histories).judge();
+    world.log("judge", &format!("{answered} starts and acts of owners were answered"));
+    world.broken.extend(wrong);
 }
 
 /// Whether what was posted for one event is what was promised.

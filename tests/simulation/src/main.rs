@@ -13,6 +13,7 @@ mod bank;
 mod client;
 mod company;
 mod faults;
+mod history;
 mod hosts;
 mod interpose;
 mod judge;

@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 
 use kapell_tests_simulation::shared::{Store, Witness};
 
+use crate::history::Histories;
 use crate::interpose;
 use crate::ledger::Rows;
 
@@ -86,6 +87,8 @@ pub(crate) struct State {
     pub(crate) differs: BTreeMap<String, String>,
     /// Replays that were compared with a live run.
     pub(crate) replays: u64,
+    /// What was asked and answered.
+    pub(crate) histories: Histories,
 }
 
 /// How far somebody is with what they do to a run.
