@@ -51,6 +51,8 @@ pub(crate) enum Write {
 /// What is asked of the readers.
 pub(crate) enum Read {
     Watermark(Watermark, Respond<Seq>),
+    /// The same by somebody who tells nothing of it.
+    Contained(Watermark, Respond<Seq>),
     Run(One, Respond<Option<RunRow>>),
     Runs(Box<PageOf<RunQuery>>, Respond<Page<RunRow>>),
     Approvals(Box<PageOf<ApprovalQuery>>, Respond<Page<(RunRow, ApprovalRow)>>),
@@ -168,6 +170,7 @@ async fn serve(link: &mut Link, known: &Known, request: Read) {
             }
             reply(respond, found);
         }
+        Read::Contained(work, respond) => reply(respond, answer(link, &work).await),
         Read::Run(work, respond) => reply(respond, answer(link, &work).await),
         Read::Runs(work, respond) => reply(respond, answer(link, &*work).await),
         Read::Approvals(work, respond) => reply(respond, answer(link, &*work).await),

@@ -77,6 +77,10 @@ impl Ledger for PostgresLedger {
         self.readers.send(|respond| Read::Watermark(Watermark(shard), respond))
     }
 
+    fn contained(&self, shard: ShardId) -> BoxFuture<'_, Result<Seq, LedgerError>> {
+        self.readers.send(|respond| Read::Contained(Watermark(shard), respond))
+    }
+
     fn apply(&self, batch: LedgerBatch) -> BoxFuture<'_, Result<(), LedgerError>> {
         self.writer.send(|respond| Write::Apply(batch.slim(), respond))
     }

@@ -270,8 +270,13 @@ pub enum LedgerError {
 
 /// The queryable read model.
 pub trait Ledger: Send + Sync + 'static {
-    /// How far the shard's entries are contained; [`Seq::ZERO`] at first.
+    /// How far the shard's entries are contained; [`Seq::ZERO`] at first. Whoever asks tells everything after it.
     fn watermark(&self, shard: ShardId) -> BoxFuture<'_, Result<Seq, LedgerError>>;
+
+    /// The same for who only looks. Differs where a backend holds news back that would hide a gap.
+    fn contained(&self, shard: ShardId) -> BoxFuture<'_, Result<Seq, LedgerError>> {
+        self.watermark(shard)
+    }
 
     /// Stores rows and watermark together.
     fn apply(&self, batch: LedgerBatch) -> BoxFuture<'_, Result<(), LedgerError>>;

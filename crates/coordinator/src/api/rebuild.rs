@@ -76,7 +76,7 @@ struct Built {
 /// `None`: the shard went to another node.
 async fn of_shard(parts: &Parts, shard: ShardId) -> Result<Option<Built>, Status> {
     let _alone = parts.links.ledger.write().await;
-    let found = parts.ledger.watermark(shard).await.map_err(|error| status::of_ledger(&error))?;
+    let found = parts.ledger.contained(shard).await.map_err(|error| status::of_ledger(&error))?;
     let Some(Rebuilt { entries, through, runs }) = fold(parts, shard).await? else { return Ok(None) };
     let built = Built { entries, runs: runs.len() as u64 };
     let stored = parts.ledger.replace(Rebuild { shard, found, through, runs }).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::{join_all, try_join_all};
 use kapell_ledger::{ApprovalQuery, Ledger as _, LedgerError, RunQuery, RunRow, RunState};
 use kapell_ledger_postgres::{CONNECTIONS, PostgresLedger};
-use kapell_model::{RunId, ShardId, Timestamp};
+use kapell_model::{RunId, Seq, ShardId, Timestamp};
 use kapell_runtime::Jobs;
 
 use crate::rig::{
@@ -170,6 +170,8 @@ async fn a_node_that_asks_how_far_an_emptied_ledger_is_may_tell_it_everything() 
     let owner = node(&server).await;
     owner.apply(last(3, 5, vec![row(3, 1)])).await.unwrap();
     empty(&server).await;
+    refused(owner.apply(last(3, 6, vec![row(3, 2)])).await);
+    assert_eq!(owner.contained(ShardId(3)).await, Ok(Seq::ZERO));
     refused(owner.apply(last(3, 6, vec![row(3, 2)])).await);
     assert_eq!(watermark(&owner, 3).await, 0);
     owner.apply(last(3, 6, vec![row(3, 1), row(3, 2)])).await.unwrap();
