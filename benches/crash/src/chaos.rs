@@ -207,8 +207,6 @@ impl System for Chaos {
             faults.push(Fault { name: kind.name(), at: Instant::now(), acceptance_max });
             self.happen(kind, dice).await?;
             self.cluster.whole().await?;
-            // A leader that was away may be followed by another election.
-            self.cluster.with_servers(|servers| servers.etcd.settle()).await?;
             // What this one held up is not the next one's doing.
             load.caught_up(CATCH_UP_PATIENCE).await;
             load.progress(BREATH_RUNS, BREATH_PATIENCE).await;

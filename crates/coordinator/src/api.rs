@@ -35,9 +35,8 @@ use crate::options::CoordinatorOptions;
 use crate::peer::PeerServer;
 use crate::placement::{Known, PlacementMessage};
 use crate::root::Root;
-pub(crate) use sources::{Sources, follow};
-
 use crate::session::{ConnectorSessions, Liveness, Streams, WorkerSessions};
+pub(crate) use sources::{Sources, follow};
 
 const SERVE: Job = Job { name: "api", on_panic: OnDeath::StopNode };
 

@@ -18,8 +18,6 @@ use crate::process;
 const HEARTBEAT_MS: u32 = 100;
 /// Milliseconds after which a silent leader is replaced. The shortest lease follows from it: one second.
 const ELECTION_MS: u32 = 600;
-/// What a member says of itself.
-const HEALTHY: &str = r#""health":"true""#;
 /// Others may take the ports between the look and the start.
 const ATTEMPTS: u32 = 5;
 
@@ -121,16 +119,6 @@ impl Etcd {
         process::wait_for(|| (0..self.members.len()).find(leads)).expect("one of them leads")
     }
 
-    /// Waits until every member that runs answers what it has to ask the others for.
-    ///
-    /// # Panics
-    ///
-    /// When one of them does not for a long time.
-    pub fn settle(&self) {
-        let is_healthy = |member: &Member| member.child.is_none() || member.ask("/health").contains(HEALTHY);
-        process::wait_for(|| self.members.iter().all(is_healthy).then_some(())).expect("all are healthy");
-    }
-
     /// SIGKILL.
     pub fn kill(&mut self, member: usize) {
         if let Some(mut child) = self.members[member].child.take() {
@@ -227,7 +215,7 @@ impl Etcd {
         }
         self.members.iter_mut().all(|member| {
             let metrics = member.at(2);
-            let healthy = || process::ask(metrics, "/health").contains(HEALTHY);
+            let healthy = || process::ask(metrics, "/health").contains(r#""health":"true""#);
             member.child.as_mut().is_some_and(|child| process::wait_until(child, healthy))
         })
     }

@@ -175,7 +175,13 @@ impl Client {
     }
 
     async fn publish(&self, happening: &Happening) -> anyhow::Result<()> {
-        let operation = self.world.lock().histories.sends(&happening.id);
+        let operation = {
+            let histories = &mut self.world.lock().histories;
+            if self.mix.is_cluster() {
+                histories.passes_on(&happening.id);
+            }
+            histories.sends(&happening.id)
+        };
         let result = self.send(&happening.id, happening.kind.workflow(), &happening.data).await?;
         if let Some(refusal) = result.refusal {
             bail!("refused: {} {}", refusal.code, refusal.message);

@@ -32,12 +32,15 @@ pub(crate) struct Histories {
 }
 
 impl Histories {
-    /// An event is about to be sent. A node whose stream to the owner breaks asks there again, so that the answer may be
-    /// that of the second time: as if somebody else had sent the event too, and heard nothing.
+    /// An event is about to be sent.
     pub(crate) fn sends(&mut self, event: &str) -> OperationId {
-        let start = run_start::Input::Start(event.to_owned());
-        self.starts.invoke(NODE, start.clone());
-        self.starts.invoke(CLIENT, start)
+        self.starts.invoke(CLIENT, run_start::Input::Start(event.to_owned()))
+    }
+
+    /// An event is about to be passed on. A node whose stream to the owner breaks asks there again, so that the answer may
+    /// be that of the second time: as if somebody else had sent the event too, and heard nothing.
+    pub(crate) fn passes_on(&mut self, event: &str) {
+        self.starts.invoke(NODE, run_start::Input::Start(event.to_owned()));
     }
 
     /// It was accepted.

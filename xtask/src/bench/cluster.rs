@@ -20,8 +20,8 @@ use crate::{process, servers};
 const COORDINATORS: [usize; 3] = [1, 2, 4];
 /// Callers at once, at which a peer is measured too.
 pub(crate) const CALLERS: [u32; 2] = [64, 512];
-/// So many that the groups of four coordinators are as full as those of one: what a cluster carries in all.
-pub(crate) const FULL: u32 = 2_048;
+/// So many that the groups of four coordinators are as full as those of one.
+const FULL: u32 = 2_048;
 /// Load before it is measured.
 const WARM_SECS: &str = "3";
 /// Time that a cluster gets to be ready.
@@ -200,7 +200,7 @@ mod tests {
     fn what_is_promised_of_clusters_is_found_under_the_names_of_their_figures() {
         assert!(target("w7", 64, &metric(1, "steps/s")).is_some());
         assert!(
-            COORDINATORS[1..].iter().all(|many| target("w7", FULL, &metric(*many, "share of one")).is_some())
+            COORDINATORS[1..].iter().all(|many| target("w7", 64, &metric(*many, "share of one")).is_some())
         );
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn follow(parts: &Parts, source: Arc<dyn EventSource>, namespace: Nam
     held(&parts.sources.told).push(tally.clone());
     let (parts, mut ending) = (parts.clone(), parts.sources.ending.subscribe());
     parts.runtime.jobs.clone().spawn(FOLLOW, async move {
-        // What was asked for is waited for: NATS would not hand it out again for long.
+        // What was asked for is waited for: the source would not hand it out again for long.
         while !*ending.borrow() {
             let pause = match source.take(TAKEN_MAX, PATIENCE).await {
                 Ok(messages) => {
