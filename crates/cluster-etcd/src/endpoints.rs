@@ -1,14 +1,18 @@
 //! The members of etcd, one of which is talked to at a time.
 //!
-//! Owns: which one, when it is left for the next, and how long a call may take. Never: knows what is asked.
+//! Owns: which one, when others are asked beside it, when it is left, and how long a call may take. Never: knows what
+//! is asked.
 //!
 //! etcd-client can spread calls over all of them by itself; then a dead or an isolated member gets its share of calls
-//! for as long as it is dead. Here whoever finds a member bad moves everybody to the next.
+//! for as long as it is dead. Here whoever finds a member bad moves everybody to one that answered.
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error as EtcdError, Identity, TlsOptions};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kapell_runtime::Entropy;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +24,9 @@ use crate::trouble::Trouble;
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// After such a silence a second member is asked beside the first; after twice that, a third. etcd answers within a few
+/// milliseconds, and a planned hand-over must not wait for a member that is cut off.
+const HEDGE_AFTER: Duration = Duration::from_millis(150);
 /// How often a silent connection is asked for a sign of life. etcd hangs up on those who ask more often than every
 /// five seconds; sooner than that the keepalive of the lease notices.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -27,8 +34,14 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Counts how often a member was left; says which one is talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn(u64);
+
+impl Turn {
+    fn after(self, further: usize) -> Turn {
+        Turn(self.0 + further as u64)
+    }
+}
 
 /// Pauses that grow.
 #[derive(Debug)]
@@ -52,8 +65,8 @@ pub(crate) struct Endpoints {
     connect: ConnectOptions,
     call_timeout: Duration,
     turn: watch::Sender<Turn>,
-    /// The connection of a turn; a later turn has no use for it.
-    client: Mutex<Option<(Turn, Client)>>,
+    /// The connections of this turn and of those ahead that were asked beside it; a later turn has no use for them.
+    clients: Mutex<BTreeMap<Turn, Client>>,
 }
 
 impl Endpoints {
@@ -65,7 +78,7 @@ impl Endpoints {
             connect: connect_options(options),
             call_timeout: options.call_timeout(),
             turn: watch::Sender::new(Turn(first)),
-            client: Mutex::new(None),
+            clients: Mutex::default(),
         }
     }
 
@@ -85,15 +98,20 @@ impl Endpoints {
 
     /// Moves everybody on, unless somebody did already.
     pub(crate) fn leave(&self, turn: Turn) {
-        let left = self.turn.send_if_modified(|now| {
-            let current = *now == turn;
-            if current {
-                now.0 += 1;
-            }
-            current
-        });
+        self.leave_for(turn, turn.after(1));
+    }
+
+    fn leave_for(&self, turn: Turn, next: Turn) {
+        let left = turn != next
+            && self.turn.send_if_modified(|now| {
+                let current = *now == turn;
+                if current {
+                    *now = next;
+                }
+                current
+            });
         if left {
-            tracing::debug!(from = self.url(turn), to = self.url(self.turn()), "leaving a member of etcd");
+            tracing::debug!(from = self.url(turn), to = self.url(next), "leaving a member of etcd");
         }
     }
 
@@ -104,13 +122,8 @@ impl Endpoints {
 
     /// The connection of this turn, which is made now if need be.
     pub(crate) async fn client(&self, turn: Turn) -> Result<Client, Trouble> {
-        {
-            let kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((of, client)) = &*kept
-                && *of == turn
-            {
-                return Ok(client.clone());
-            }
+        if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&turn) {
+            return Ok(client.clone());
         }
         let client = Client::connect([self.url(turn)], Some(self.connect.clone())).await;
         let client = client.map_err(|error| match error {
@@ -120,7 +133,9 @@ impl Endpoints {
             }
             error => Trouble::from(error),
         })?;
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some((turn, client.clone()));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        *clients = clients.split_off(&self.turn());
+        clients.insert(turn, client.clone());
         Ok(client)
     }
 
@@ -133,8 +148,8 @@ impl Endpoints {
         timeout(self.call_timeout, whole).await.unwrap_or_else(|_| Err(Trouble::timeout()))
     }
 
-    /// A call that may be made twice, on one member after the other until one answers. Ends at `until` or a little later,
-    /// by the time of one call at most.
+    /// A call that may be made twice, also at the same time: members are asked until one answers, and everybody moves to
+    /// that one. Ends at `until` or a little later, by the time of two calls at most.
     pub(crate) async fn call<T, F>(&self, until: Instant, call: impl Fn(Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, EtcdError>>,
@@ -142,18 +157,50 @@ impl Endpoints {
         let mut backoff = Backoff::new();
         loop {
             let turn = self.turn();
-            let reason = match self.once(turn, &call).await {
-                Ok(answer) => return Ok(answer),
+            let reason = match self.round(turn, &call).await {
+                Ok((by, answer)) => {
+                    self.leave_for(turn, by);
+                    return Ok(answer);
+                }
                 Err(Trouble::Passing(reason)) => reason,
                 Err(other @ (Trouble::Refused(_) | Trouble::LeaseGone)) => return Err(other),
             };
-            let reason = format!("{}: {reason}", self.url(turn));
-            self.leave(turn);
+            // Another member is first in the next round, and nobody is asked over a connection of this one.
+            self.leave_for(turn, turn.after(self.urls.len() + 1));
             let pause = backoff.next();
             if Instant::now() + pause >= until {
                 return Err(Trouble::Passing(reason));
             }
             sleep(pause).await;
+        }
+    }
+
+    /// Asks one member, and the others one by one as long as those that were asked are silent or fail.
+    async fn round<T, F>(&self, turn: Turn, call: impl Fn(Client) -> F) -> Result<(Turn, T), Trouble>
+    where
+        F: Future<Output = Result<T, EtcdError>>,
+    {
+        let (mut asked, mut failed) = (FuturesUnordered::new(), Vec::new());
+        let mut others = (0..self.urls.len()).map(|further| turn.after(further)).peekable();
+        let mut patience = HEDGE_AFTER;
+        loop {
+            if let Some(member) = others.next() {
+                let answer = self.once(member, &call);
+                asked.push(async move { (member, answer.await) });
+            }
+            let answer = match others.peek() {
+                Some(_) => timeout(patience, asked.next()).await,
+                None => Ok(asked.next().await),
+            };
+            match answer {
+                Ok(Some((member, Ok(answer)))) => return Ok((member, answer)),
+                Ok(Some((member, Err(Trouble::Passing(reason))))) => {
+                    failed.push(format!("{}: {reason}", self.url(member)));
+                }
+                Ok(Some((_, Err(other @ (Trouble::Refused(_) | Trouble::LeaseGone))))) => return Err(other),
+                Ok(None) => return Err(Trouble::Passing(failed.join("; "))),
+                Err(_) => patience *= 2,
+            }
         }
     }
 }
@@ -212,19 +259,117 @@ mod tests {
         assert_ne!(first, endpoints.turn(), "and yet everything is connected anew");
     }
 
+    const MILLIS: Duration = Duration::from_millis(1);
+
+    /// Calls that answer as `members` do, which are given in the order in which they are asked; and when they were asked.
+    struct Script<F> {
+        members: F,
+        asked: Mutex<Vec<Duration>>,
+        began: Instant,
+    }
+
+    impl<F, A> Script<F>
+    where
+        F: Fn(usize) -> A,
+        A: Future<Output = Result<usize, EtcdError>>,
+    {
+        fn new(members: F) -> Script<F> {
+            Script { members, asked: Mutex::default(), began: Instant::now() }
+        }
+
+        fn ask(&self, _: Client) -> A {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(self.began.elapsed());
+            (self.members)(asked.len() - 1)
+        }
+
+        fn asked(&self) -> Vec<u128> {
+            self.asked.lock().unwrap().iter().map(Duration::as_millis).collect()
+        }
+    }
+
+    async fn silent() -> Result<usize, EtcdError> {
+        std::future::pending().await
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_hangs_is_given_up_and_made_elsewhere() {
-        let (endpoints, asked) = (endpoints(), Mutex::new(Vec::new()));
+    async fn whoever_is_silent_is_not_waited_for() {
+        let endpoints = endpoints();
+        let first = endpoints.turn();
+        let script = Script::new(|nth| async move { if nth < 2 { silent().await } else { Ok(nth) } });
+        let answer = endpoints.call(Instant::now(), |client| script.ask(client)).await;
+        assert_eq!((answer, script.asked()), (Ok(2), vec![0, 150, 450]));
+        assert_eq!(endpoints.turn(), first.after(2), "everybody goes to the one that answered");
+        let script = Script::new(|nth| async move { Ok(nth) });
+        assert_eq!(endpoints.call(Instant::now(), |client| script.ask(client)).await, Ok(0));
+        assert_eq!((script.asked(), endpoints.turn()), (vec![0], first.after(2)), "one is asked, and stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_member_that_answers_first_is_kept() {
+        let endpoints = endpoints();
+        let first = endpoints.turn();
+        let script = Script::new(|nth| async move {
+            // why: time is paused, and how long a member takes is the point
+            sleep(MILLIS * 200).await;
+            Ok(nth)
+        });
+        assert_eq!(endpoints.call(Instant::now(), |client| script.ask(client)).await, Ok(0));
+        assert_eq!((script.asked(), endpoints.turn()), (vec![0, 150], first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_the_next_is_asked_at_once() {
+        let endpoints = endpoints();
+        let first = endpoints.turn();
+        let script = Script::new(|nth| async move {
+            match nth {
+                0 => Err(EtcdError::WatchError("no leader".to_owned())),
+                1 => silent().await,
+                _ => Ok(nth),
+            }
+        });
+        assert_eq!(endpoints.call(Instant::now(), |client| script.ask(client)).await, Ok(2));
+        assert_eq!((script.asked(), endpoints.turn()), (vec![0, 0, 150], first.after(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_of_all_is_an_end_and_the_next_round_begins_elsewhere() {
+        let endpoints = endpoints();
+        let (first, timeout) = (endpoints.turn(), endpoints.call_timeout());
+        let script = Script::new(|_| silent());
+        let error = endpoints.call(Instant::now(), |client| script.ask(client)).await.unwrap_err();
+        assert!(script.began.elapsed() <= timeout * 2, "{:?}", script.began.elapsed());
+        let urls =
+            (0..3).map(|further| format!("{}: no answer in time", endpoints.url(first.after(further))));
+        assert_eq!(error, Trouble::Passing(urls.collect::<Vec<_>>().join("; ")));
+        assert_eq!(endpoints.url(endpoints.turn()), endpoints.url(first.after(1)));
+        assert!(endpoints.turn() > first.after(2), "what was asked in vain is connected anew");
+        let script = Script::new(|nth| async move { if nth < 4 { silent().await } else { Ok(nth) } });
+        let until = Instant::now() + timeout * 3;
+        assert_eq!(endpoints.call(until, |client| script.ask(client)).await, Ok(4), "in the second round");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_only_member_is_asked_again() {
+        let options = EtcdOptions::new(vec!["a:1".to_owned()], Name::new("test").unwrap());
+        let endpoints = Endpoints::new(&options, &SeededEntropy::new(1));
+        let script = Script::new(|nth| async move { if nth == 0 { silent().await } else { Ok(nth) } });
         let until = Instant::now() + endpoints.call_timeout() * 2;
-        let call = |_: Client| {
-            asked.lock().unwrap().push(endpoints.url(endpoints.turn()).to_owned());
-            std::future::pending::<Result<(), EtcdError>>()
-        };
-        let error = endpoints.call(until, call).await.unwrap_err();
-        let asked = asked.lock().unwrap();
-        assert_eq!(asked.len(), 2, "{asked:?}");
-        assert_ne!(asked[0], asked[1]);
-        assert_eq!(error, Trouble::Passing(format!("{}: no answer in time", asked[1])));
+        assert_eq!(endpoints.call(until, |client| script.ask(client)).await, Ok(1));
+        let later = endpoints.call_timeout() + PAUSE_MIN;
+        assert_eq!(script.asked(), [0, later.as_millis()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_nobody_will_use_are_closed() {
+        let endpoints = endpoints();
+        let kept = || endpoints.clients.lock().unwrap().keys().map(|turn| turn.0).collect::<Vec<_>>();
+        let first = endpoints.turn();
+        let script = Script::new(|nth| async move { if nth < 2 { silent().await } else { Ok(nth) } });
+        endpoints.call(Instant::now(), |client| script.ask(client)).await.unwrap();
+        endpoints.client(first.after(3)).await.unwrap();
+        assert_eq!(kept(), [first.after(2).0, first.after(3).0], "of those that were silent none is kept");
     }
 
     #[tokio::test(start_paused = true)]

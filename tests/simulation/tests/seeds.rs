@@ -51,6 +51,10 @@ const PAST_BUGS: &[(&[&str], &str)] = &[
         &["--coordinators", "3", "--seed", "2078"],
         "the cluster did not hear that a shard was free, was not told again, and gave it to nobody",
     ),
+    (
+        &["--coordinators", "3", "--seed", "276"],
+        "a first try to acquire a shard came after the shard was released again: nobody could have it any more",
+    ),
 ];
 
 /// Seeds of one test.

@@ -95,6 +95,8 @@ pub(crate) struct Placement {
     owners: Owners,
     stages: BTreeMap<ShardId, Stage>,
     routes: BTreeMap<ShardId, Route>,
+    /// Under which epoch each shard was released last.
+    freed: BTreeMap<ShardId, Epoch>,
     mode: Mode,
     acts: Vec<Act>,
 }
@@ -107,6 +109,7 @@ impl Placement {
             owners: Owners::default(),
             stages: shards.iter().map(|shard| (shard, Stage::Away)).collect(),
             routes: shards.iter().map(|shard| (shard, Route::Nowhere)).collect(),
+            freed: BTreeMap::new(),
             mode: Mode::Apart,
             acts: Vec::new(),
         }
@@ -275,6 +278,7 @@ impl Placement {
 
     fn free(&mut self, shard: ShardId, epoch: Epoch) {
         self.set(shard, Stage::Releasing);
+        self.freed.insert(shard, epoch);
         self.route(shard, Route::Nowhere);
         self.acts.push(Act::Release(shard, epoch));
     }
@@ -304,9 +308,12 @@ impl Placement {
     fn reconcile_one(&mut self, shard: ShardId) {
         match self.stage(shard) {
             Stage::Away | Stage::Acquiring | Stage::Unsure => {
-                if self.stage(shard) == Stage::Away && self.is_wanted(shard) {
+                let is_away = self.stage(shard) == Stage::Away;
+                if is_away && self.is_wanted(shard) {
                     self.set(shard, Stage::Acquiring);
                     self.acts.push(Act::Acquire(shard));
+                } else if is_away && let Some(epoch) = self.stray(shard) {
+                    return self.free(shard, epoch);
                 }
                 self.follow(shard);
             }
@@ -332,6 +339,13 @@ impl Placement {
     fn is_wanted(&self, shard: ShardId) -> bool {
         self.mode == Mode::Joined
             && preferred(shard, self.members.keys()).is_some_and(|node| *node == self.me)
+    }
+
+    /// The cluster says that the shard is ours, and not only because it has not said yet that it was released: a first
+    /// try to acquire it arrived after a second one was answered. Nobody else would get it while we live.
+    fn stray(&self, shard: ShardId) -> Option<Epoch> {
+        let owner = self.owners.get(&shard).filter(|owner| owner.node == self.me)?;
+        (self.freed.get(&shard) < Some(&owner.epoch)).then_some(owner.epoch)
     }
 
     /// Requests of a shard that is not ours go to whoever is known to own it.

@@ -214,6 +214,9 @@ impl SharedSession {
     }
 
     async fn try_acquire(&self, shard: ShardId) -> Result<Epoch, AcquireError> {
+        let (registry, lease) = (Arc::clone(&self.cluster.registry), self.lease);
+        let stray = move || drop(locked(&registry).acquire(lease, shard));
+        self.cluster.post.stray(self.cluster.node, Store::Cluster, Box::new(stray));
         let answer = self.ask(move |registry, lease| match registry.acquire(lease, shard) {
             Ok(epoch) => Ok(Ok(epoch)),
             Err(Refusal::HeldBy(owner)) => Ok(Err(owner)),

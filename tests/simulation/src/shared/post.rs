@@ -26,6 +26,8 @@ enum Stream {
     Answers,
     /// What it is told unasked.
     News,
+    /// What it asked and was not waited for, because a second try was answered sooner.
+    Strays,
 }
 
 /// What becomes of the messages of one direction.
@@ -45,6 +47,10 @@ type Line = (&'static str, Store, Stream);
 
 /// An answer is waited for so long.
 pub const DEADLINE_MS: u64 = 300;
+/// One in so many questions that may be asked twice strays.
+const STRAYS_IN: u64 = 2;
+/// A stray arrives within so long.
+const STRAY_MS: u64 = 1_000;
 
 /// See the module.
 #[derive(Clone)]
@@ -95,7 +101,7 @@ struct Open {
 
 fn is_there(stream: Stream) -> bool {
     match stream {
-        Stream::Questions => true,
+        Stream::Questions | Stream::Strays => true,
         Stream::Answers | Stream::News => false,
     }
 }
@@ -268,12 +274,21 @@ impl Post {
         self.lock().send((node, store, Stream::News), errand);
     }
 
+    /// A question that may be asked twice: now and then a first try of it arrives long after the one that was answered.
+    pub fn stray(&self, node: &'static str, store: Store, errand: Errand) {
+        let mut state = self.lock();
+        if state.dice.below(STRAYS_IN) == 0 {
+            let at_ms = state.now_ms + state.dice.below(STRAY_MS);
+            state.arrives_at((node, store, Stream::Strays), at_ms, errand);
+        }
+    }
+
     /// From now on messages to (`is_there`) or from a store go this way.
     pub fn set_way(&self, node: &'static str, store: Store, is_there: bool, way: Way) {
         let mut state = self.lock();
         state.ways.insert((node, store, is_there), way);
         if way == Way::Open {
-            for stream in [Stream::Questions, Stream::Answers, Stream::News] {
+            for stream in [Stream::Questions, Stream::Answers, Stream::News, Stream::Strays] {
                 let line = (node, store, stream);
                 if self::is_there(stream) == is_there {
                     let waiting = state.held.remove(&line).unwrap_or_default();

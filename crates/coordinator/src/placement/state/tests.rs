@@ -232,3 +232,21 @@ fn few_shards_move_when_a_node_comes_and_all_of_them_to_it() {
         assert!((205..=307).contains(&owned), "{name} owns {owned} of 1,024");
     }
 }
+
+#[test]
+fn a_shard_that_comes_though_nobody_asked_for_it_any_more_is_released_once() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.members(members(&["b"]));
+    bench.placement.gone(mine, Epoch(7));
+    bench.placement.released(mine);
+    bench.acts(mine);
+    bench.owners(&[(mine, owner("a", 7))]);
+    assert_eq!(bench.acts(mine), [], "the cluster has not said yet that it is free");
+    bench.owners(&[(mine, owner("a", 9))]);
+    assert_eq!(bench.acts(mine), [Act::Release(mine, Epoch(9))]);
+    bench.placement.released(mine);
+    assert_eq!(bench.acts(mine), []);
+    bench.owners(&[(mine, owner("b", 10))]);
+    assert_eq!(bench.acts(mine), [Act::Route(mine, Route::To(owner("b", 10)))]);
+}
