@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 /// Load generator for the workloads W1 to W7.
 #[derive(Parser)]
 struct Load {
-    /// HOST:PORT of the coordinator; of several, separated by commas, the callers of W1 are shared out among all.
+    /// HOST:PORT of the coordinator; of several, separated by commas, the runs of W1 go to the owners of their shards.
     #[arg(long, default_value = "127.0.0.1:7700", value_delimiter = ',')]
     address: Vec<String>,
     #[command(subcommand)]

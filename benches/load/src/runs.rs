@@ -20,9 +20,9 @@ const FIRST_WITHIN: Duration = Duration::from_secs(30);
 /// How a run is started.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum By {
-    /// By the client library's starter: the callers share one stream.
+    /// By the client library's starter: the callers share one stream to each address.
     Stream,
-    /// By a unary call for each.
+    /// By a unary call for each; the callers are shared out among the addresses.
     Call,
 }
 
@@ -33,7 +33,7 @@ enum Caller {
     Call(RunServiceClient<Channel>),
 }
 
-/// Five sequential steps, `callers` at once, shared out among the addresses.
+/// Five sequential steps, `callers` at once.
 pub(crate) async fn five(
     addresses: &[String],
     by: By,
@@ -44,11 +44,16 @@ pub(crate) async fn five(
     let begin = Instant::now() + warm;
     let end = begin + secs;
     let mut ways = Vec::new();
-    for address in addresses {
-        ways.push(match by {
-            By::Stream => Caller::Stream(Client::connect(address).await?.runs().starter()),
-            By::Call => Caller::Call(RunServiceClient::new(channel(Arc::new(SystemNet), address).await?)),
-        });
+    match by {
+        By::Stream => {
+            ways.push(Caller::Stream(Client::connect(&addresses.join(",")).await?.runs().starter()))
+        }
+        By::Call => {
+            for address in addresses {
+                let channel = channel(Arc::new(SystemNet), address).await?;
+                ways.push(Caller::Call(RunServiceClient::new(channel)));
+            }
+        }
     }
     let loops = ways.into_iter().cycle().take(callers).map(|way| caller(way, begin, end));
     let mut all = Figures::new()?;

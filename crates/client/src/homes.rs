@@ -17,7 +17,7 @@ pub(crate) struct Homes {
 /// One that is asked. It is left by giving it back.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
-    at: usize,
+    pub(crate) at: usize,
     pub(crate) channel: Channel,
 }
 
@@ -42,6 +42,10 @@ impl Homes {
     pub(crate) fn current(&self) -> Home {
         let at = self.current.load(Ordering::Relaxed);
         Home { at, channel: self.channels[at].clone() }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = Home> {
+        self.channels.iter().enumerate().map(|(at, channel)| Home { at, channel: channel.clone() })
     }
 
     /// The next one is asked from now on, unless somebody has left this one before.

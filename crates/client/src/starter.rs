@@ -1,16 +1,19 @@
-//! Starting many runs at once: the requests of all callers share one stream.
+//! Starting many runs at once: the requests of all callers share one stream to each coordinator.
 //!
-//! Owns: the stream, the tags, telling each caller its own answer. Never: sends a request twice by itself; the
-//! caller's `start` does, until its deadline.
+//! Owns: the streams, which of them a start goes to, the tags, telling each caller its own answer. Never: sends a request
+//! twice by itself; the caller's `start` does, until its deadline.
+mod routes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kapell_model::ShardId;
 use kapell_proto::v1;
 use kapell_proto::v1::tagged_started::Result as Outcome;
 use kapell_runtime::{Entropy as _, Job, Jobs, OnDeath, SystemEntropy};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use v1::run_service_client::RunServiceClient;
@@ -18,9 +21,10 @@ use v1::run_service_client::RunServiceClient;
 pub use v1::AnswerWhen;
 
 use crate::ClientError;
-use crate::homes::Homes;
+use crate::homes::{Home, Homes};
 use crate::link::{ANSWER_BYTES_MAX, Link};
 use crate::retry::{Repeat, pause};
+use routes::{Place, Routes};
 
 const STARTER: Job = Job { name: "starter", on_panic: OnDeath::Log };
 
@@ -30,17 +34,25 @@ const WAITING_MAX: usize = 4_096;
 const FRAME_STARTS_MAX: usize = 256;
 /// Frames that wait for the connection.
 const FRAMES_WAITING_MAX: usize = 16;
+/// A coordinator that broke off is connected to again after so long, if nobody asks it sooner.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Starts runs for many callers over one stream: several times cheaper than a request of its own for each. Cheap to
-/// clone; the stream ends with the last clone.
+/// Starts runs for many callers over one stream to each coordinator: several times cheaper than a request of its own for
+/// each. A run goes to the coordinator that owns its shard, if that is one of those whose addresses were given. Cheap to
+/// clone; the streams end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Starter {
-    asks: mpsc::Sender<Ask>,
+    homes: Arc<Homes>,
+    routes: Arc<Routes>,
+    /// To the stream of each coordinator.
+    asks: Vec<mpsc::Sender<Ask>>,
     deadline: Duration,
 }
 
 #[derive(Debug)]
 struct Ask {
+    /// Where its run is to live, if it goes to the owner; otherwise it is passed on.
+    shard: Option<ShardId>,
     start: v1::StartRunRequest,
     answer_when: AnswerWhen,
     reply: oneshot::Sender<Result<v1::StartRunResponse, ClientError>>,
@@ -48,9 +60,15 @@ struct Ask {
 
 impl Starter {
     pub(crate) fn new(link: &Link) -> Starter {
-        let (asks, asked) = mpsc::channel(WAITING_MAX);
-        Jobs::new().spawn(STARTER, serve(Arc::clone(&link.homes), asked));
-        Starter { asks, deadline: link.deadline }
+        let (homes, routes) = (Arc::clone(&link.homes), Arc::<Routes>::default());
+        let open = |home: Home| {
+            let (asks, asked) = mpsc::channel(WAITING_MAX);
+            let lane = Lane { homes: Arc::clone(&homes), routes: Arc::clone(&routes), home };
+            Jobs::new().spawn(STARTER, lane.serve(asked));
+            asks
+        };
+        let asks = homes.all().map(open).collect();
+        Starter { homes, routes, asks, deadline: link.deadline }
     }
 
     /// Starts a run and answers when it is on disk, or when it has ended. Without a `request_id` it is given one, so
@@ -88,61 +106,97 @@ impl Starter {
         answer_when: AnswerWhen,
     ) -> Result<v1::StartRunResponse, ClientError> {
         let (reply, answered) = oneshot::channel();
-        let ask = Ask { start, answer_when, reply };
+        // Whoever is alone is asked, whatever it owns.
+        let owner = if self.homes.has_others() { self.routes.owner_of(&start) } else { None };
+        let place = owner.map_or_else(|| self.homes.current().at, |(_, place)| place);
+        let ask = Ask { shard: owner.map(|(shard, _)| shard), start, answer_when, reply };
         // Either fails only when the stream's job has ended with its runtime.
-        self.asks.send(ask).await.map_err(|_| broken_off())?;
+        self.asks[place].send(ask).await.map_err(|_| broken_off())?;
         answered.await.unwrap_or_else(|_| Err(broken_off()))
     }
 }
 
-/// Opens a stream whenever somebody asks and there is none.
-async fn serve(homes: Arc<Homes>, mut asks: mpsc::Receiver<Ask>) {
-    while let Some(first) = asks.recv().await {
-        let home = homes.current();
-        let mut client =
-            RunServiceClient::new(home.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+/// The way to one coordinator.
+struct Lane {
+    homes: Arc<Homes>,
+    routes: Arc<Routes>,
+    home: Home,
+}
+
+impl Lane {
+    /// Opens a stream whenever somebody asks and there is none. Among several it is there before: a coordinator that is
+    /// not connected to cannot say what it owns.
+    async fn serve(self, mut asks: mpsc::Receiver<Ask>) {
+        let mut reopen_at = self.homes.has_others().then(Instant::now);
+        loop {
+            let first = tokio::select! {
+                biased;
+                next = asks.recv() => match next {
+                    Some(next) => Some(next),
+                    None => return,
+                },
+                () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if reopen_at.is_some() => None,
+            };
+            self.serve_one(first, &mut asks).await;
+            reopen_at = reopen_at.map(|_| Instant::now() + REOPEN_AFTER);
+        }
+    }
+
+    /// One stream, until it ends.
+    async fn serve_one(&self, first: Option<Ask>, asks: &mut mpsc::Receiver<Ask>) {
+        let channel = self.home.channel.clone();
+        let mut client = RunServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let (frames, written) = mpsc::channel(FRAMES_WAITING_MAX);
-        let mut stream = Stream { frames, unanswered: BTreeMap::new(), next_tag: 0 };
+        let mut stream = Stream { lane: self, frames, unanswered: BTreeMap::new(), next_tag: 0 };
         let served = match client.start_stream(ReceiverStream::new(written)).await {
-            Ok(answers) => stream.serve(first, &mut asks, answers.into_inner()).await,
+            Ok(answers) => stream.serve(first, asks, answers.into_inner()).await,
             Err(status) => {
-                stream.owe(first);
+                if let Some(first) = first {
+                    stream.owe(first);
+                }
                 Err(status)
             }
         };
-        homes.leave(&home);
+        self.homes.leave(&self.home);
+        self.routes.lose(self.home.at);
         let error = served.map_or_else(ClientError::from, |()| broken_off());
-        for (_, reply) in stream.unanswered {
+        for (_, Waiter { reply, .. }) in stream.unanswered {
             // A caller that is gone needs no answer.
             drop(reply.send(Err(error.clone())));
         }
     }
 }
 
-type Replies = BTreeMap<u64, oneshot::Sender<Result<v1::StartRunResponse, ClientError>>>;
+/// A caller whose start was sent.
+struct Waiter {
+    shard: Option<ShardId>,
+    reply: oneshot::Sender<Result<v1::StartRunResponse, ClientError>>,
+}
 
 /// One open stream.
-struct Stream {
+struct Stream<'a> {
+    lane: &'a Lane,
     frames: mpsc::Sender<v1::StartFrame>,
-    unanswered: Replies,
+    unanswered: BTreeMap<u64, Waiter>,
     next_tag: u64,
 }
 
-impl Stream {
-    fn owe(&mut self, ask: Ask) -> v1::TaggedStart {
+impl Stream<'_> {
+    fn owe(&mut self, Ask { shard, start, answer_when, reply }: Ask) -> v1::TaggedStart {
         self.next_tag += 1;
-        self.unanswered.insert(self.next_tag, ask.reply);
-        v1::TaggedStart { tag: self.next_tag, start: Some(ask.start), answer_when: ask.answer_when.into() }
+        self.unanswered.insert(self.next_tag, Waiter { shard, reply });
+        v1::TaggedStart { tag: self.next_tag, start: Some(start), answer_when: answer_when.into() }
     }
 
     /// Until the server ends the stream, or all clones of the starter are gone.
     async fn serve(
         &mut self,
-        first: Ask,
+        first: Option<Ask>,
         asks: &mut mpsc::Receiver<Ask>,
         mut answers: Streaming<v1::StartedFrame>,
     ) -> Result<(), Status> {
-        let mut waiting = vec![first];
+        let mut moves = self.lane.routes.changes();
+        let mut waiting = Vec::from_iter(first);
         loop {
             while let Ok(next) = asks.try_recv()
                 && waiting.len() < FRAME_STARTS_MAX
@@ -158,9 +212,11 @@ impl Stream {
             tokio::select! {
                 biased;
                 frame = answers.message() => match frame? {
-                    Some(frame) => frame.answers.into_iter().for_each(|answer| self.tell(answer)),
+                    Some(frame) => self.take(frame),
                     None => return Ok(()),
                 },
+                // The routes live as long as the lane.
+                _ = moves.changed() => self.send_on(&moves.borrow_and_update()),
                 next = asks.recv() => match next {
                     Some(next) => waiting.push(next),
                     None => return Ok(()),
@@ -169,8 +225,29 @@ impl Stream {
         }
     }
 
+    fn take(&mut self, frame: v1::StartedFrame) {
+        if let Some(here) = frame.here {
+            self.lane.routes.learn(self.lane.home.at, &here);
+        }
+        frame.answers.into_iter().for_each(|answer| self.tell(answer));
+    }
+
+    /// Callers whose shard another coordinator owns by now ask that one: this one may stand still.
+    fn send_on(&mut self, owners: &[Option<Place>]) {
+        let here = self.lane.home.at;
+        let is_elsewhere = |shard: ShardId| {
+            let owner = owners.get(usize::from(shard.0)).copied().flatten();
+            owner.is_some_and(|owner| owner != here)
+        };
+        let moved = self.unanswered.extract_if(.., |_, waiter| waiter.shard.is_some_and(is_elsewhere));
+        for (_, Waiter { reply, .. }) in moved {
+            // A caller that is gone needs no answer.
+            drop(reply.send(Err(ClientError::Unavailable { message: "the shard has moved".to_owned() })));
+        }
+    }
+
     fn tell(&mut self, answer: v1::TaggedStarted) {
-        let Some(reply) = self.unanswered.remove(&answer.tag) else { return };
+        let Some(Waiter { reply, .. }) = self.unanswered.remove(&answer.tag) else { return };
         let result = match answer.result {
             Some(Outcome::Started(started)) => Ok(started),
             Some(Outcome::Problem(problem)) => Err(error_of(problem)),

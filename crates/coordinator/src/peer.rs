@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kapell_cluster::{NodeName, Owner};
 use kapell_model::ShardId;
+use kapell_proto::v1;
 use kapell_runtime::{DialError, Runtime, channel};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::definitions::Definitions;
@@ -35,8 +36,8 @@ pub(crate) struct Peers {
     definitions: Arc<Definitions>,
     runtime: Runtime,
     ways: Mutex<Ways>,
-    /// Notified when a shard goes another way.
-    moved: Notify,
+    /// Told when a shard goes another way.
+    moved: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -60,7 +61,7 @@ impl Peers {
         definitions: Arc<Definitions>,
         runtime: Runtime,
     ) -> Peers {
-        let (node, moved) = (options.node.clone(), Notify::new());
+        let (node, moved) = (options.node.clone(), watch::Sender::default());
         Peers { node, links, definitions, runtime, ways: Mutex::default(), moved }
     }
 
@@ -89,7 +90,7 @@ impl Peers {
             link.stop();
             ways.links.remove(&reached(&before));
         }
-        self.moved.notify_waiters();
+        self.moved.send_replace(());
     }
 
     fn dial(&self, owner: &Owner) -> Arc<Link> {
@@ -102,6 +103,21 @@ impl Peers {
     /// Whether the shard is this node's, loaded or on its way here.
     pub(crate) fn is_here(&self, shard: ShardId) -> bool {
         self.lock().routes.get(&shard) == Some(&Route::Here)
+    }
+
+    /// All shards that are this node's, loaded or on their way here.
+    pub(crate) fn shards_here(&self) -> v1::ShardsHere {
+        let ways = self.lock();
+        let here = ways.routes.iter().filter(|(_, route)| **route == Route::Here);
+        v1::ShardsHere {
+            count: self.links.mailboxes().len() as u32,
+            shards: here.map(|(shard, _)| u32::from(shard.0)).collect(),
+        }
+    }
+
+    /// Changes when a shard goes another way.
+    pub(crate) fn moves(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
     }
 
     /// Whether somebody owns the shard, as far as it is known.
@@ -134,14 +150,15 @@ impl Peers {
 
     /// The other node that owns the shard; `None`: this one does. Waits until somebody does, as far as it is known.
     pub(crate) async fn found(&self, shard: ShardId) -> Option<Owner> {
+        let mut moved = self.moves();
         loop {
-            let moved = self.moved.notified();
             match self.lock().routes.get(&shard) {
                 Some(Route::Here) => return None,
                 Some(Route::To(owner)) => return Some(owner.clone()),
                 Some(Route::Nowhere) | None => {}
             }
-            moved.await;
+            // The sender lives as long as `self`.
+            _ = moved.changed().await;
         }
     }
 }

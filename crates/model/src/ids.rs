@@ -195,6 +195,17 @@ pub struct Origin<'a> {
     pub event_id: &'a str,
 }
 
+impl<'a> Origin<'a> {
+    /// `source` of the events by which runs are started on request.
+    pub const REQUEST: &'static str = "/kapell/start";
+
+    /// Of a run that is started on request.
+    #[must_use]
+    pub fn of_request(namespace: &'a Name, workflow: &'a Name, request_id: &'a str) -> Origin<'a> {
+        Origin { namespace, workflow, source: Origin::REQUEST, event_id: request_id }
+    }
+}
+
 /// Length-prefixed, so that no two different part lists share a digest.
 fn digest(parts: &[&[u8]]) -> u128 {
     let mut hash = Sha256::new();

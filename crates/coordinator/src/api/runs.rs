@@ -7,7 +7,7 @@ use futures::future::join;
 use futures::{Stream, StreamExt as _};
 use kapell_kernel::{CancelMode, Command, Run};
 use kapell_ledger::{Cursor, PAGE_MAX, RunQuery, RunState};
-use kapell_model::{Json, RunId, Timestamp};
+use kapell_model::{Json, Origin, RunId, Timestamp};
 use kapell_proto::v1;
 use kapell_proto::v1::run_service_client::RunServiceClient;
 use kapell_wire::cloud_event::Event;
@@ -201,7 +201,7 @@ fn start_event(parts: &Parts, request: &v1::StartRunRequest) -> Result<Event, St
     } else {
         request.request_id.clone()
     };
-    event_of("kapell.run.start", "/kapell/start", &id, None, &data)
+    event_of("kapell.run.start", Origin::REQUEST, &id, None, &data)
 }
 
 fn signal_event(parts: &Parts, request: &v1::SignalRequest) -> Result<Event, Status> {

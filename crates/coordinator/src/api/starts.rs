@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use kapell_model::RunId;
 use kapell_proto::v1::tagged_started::Result as Outcome;
 use kapell_proto::v1::{self, AnswerWhen};
 use kapell_runtime::{Job, OnDeath};
 use tokio::sync::Notify;
+use tokio_stream::wrappers::WatchStream;
 use tonic::{Status, Streaming};
 
 use super::{Parts, runs, status};
+use crate::peer::Peers;
 use crate::session::OpenStream;
 use crate::shard::{Busy, EndWaiter, Reply, Request, StartRun, Started, SubmitError};
 
@@ -32,7 +34,8 @@ const FRAME_ANSWERS_MAX: usize = 256;
 /// Serves one stream.
 pub(super) fn serve(parts: Parts, frames: Streaming<v1::StartFrame>, open: OpenStream) -> Answers {
     let account = Arc::new(Account::default());
-    let answers = Answers { account: account.clone(), _counted: open };
+    let moves = WatchStream::new(parts.peers.moves());
+    let answers = Answers { account: account.clone(), peers: parts.peers.clone(), moves, _counted: open };
     parts.runtime.jobs.clone().spawn(STARTS, read(parts, frames, account));
     answers
 }
@@ -248,18 +251,31 @@ impl Drop for Answer {
     }
 }
 
-/// The answers of one stream, as many in a frame as are ready.
+/// The answers of one stream, as many in a frame as are ready; and which shards are here, at first and when it changes.
 pub(super) struct Answers {
     account: Arc<Account>,
+    peers: Arc<Peers>,
+    /// Says at once that it was not looked yet.
+    moves: WatchStream<()>,
     _counted: OpenStream,
+}
+
+impl Answers {
+    fn here(&mut self, context: &mut Context<'_>) -> Option<v1::ShardsHere> {
+        match self.moves.poll_next_unpin(context) {
+            Poll::Ready(Some(())) => Some(self.peers.shards_here()),
+            Poll::Ready(None) | Poll::Pending => None,
+        }
+    }
 }
 
 impl Stream for Answers {
     type Item = Result<v1::StartedFrame, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let here = self.here(context);
         let mut book = self.account.lock();
-        if book.ready.is_empty() {
+        if book.ready.is_empty() && here.is_none() {
             if book.reading == Reading::Over && book.unanswered == 0 {
                 return Poll::Ready(None);
             }
@@ -270,7 +286,7 @@ impl Stream for Answers {
         let answers = book.ready.drain(..count).collect();
         drop(book);
         self.account.taken.notify_one();
-        Poll::Ready(Some(Ok(v1::StartedFrame { answers })))
+        Poll::Ready(Some(Ok(v1::StartedFrame { answers, here })))
     }
 }
 
@@ -285,13 +301,42 @@ impl Drop for Answers {
 mod tests {
     use futures::StreamExt as _;
 
+    use kapell_model::{ShardCount, ShardId};
+    use kapell_runtime::Runtime;
+
     use super::*;
+    use crate::links::Links;
+    use crate::options::CoordinatorOptions;
+    use crate::placement::Route;
     use crate::session::Streams;
+
+    fn peers() -> Arc<Peers> {
+        let links = Arc::new(Links::new(ShardCount::new(4).unwrap(), 8));
+        Arc::new(Peers::new(&CoordinatorOptions::default(), links, Arc::default(), Runtime::system()))
+    }
+
+    #[tokio::test]
+    async fn a_stream_says_which_shards_are_here_at_first_and_when_one_comes() {
+        let (peers, _counted) = (peers(), Streams::default().open().unwrap());
+        peers.route(ShardId(2), Route::Here);
+        let (account, moves) = (Arc::default(), WatchStream::new(peers.moves()));
+        let mut answers = Answers { account, peers: peers.clone(), moves, _counted };
+        let here = |shards: &[u32]| v1::ShardsHere { count: 4, shards: shards.to_vec() };
+        assert_eq!(answers.next().await.unwrap().unwrap().here, Some(here(&[2])));
+        assert!(futures::poll!(answers.next()).is_pending());
+        answers.account.push(7, refused(&Status::not_found("no such run")));
+        assert_eq!(answers.next().await.unwrap().unwrap().here, None, "nothing has changed");
+        peers.route(ShardId(1), Route::Here);
+        peers.route(ShardId(2), Route::Nowhere);
+        assert_eq!(answers.next().await.unwrap().unwrap().here, Some(here(&[1])));
+    }
 
     #[tokio::test]
     async fn whoever_does_not_take_the_answers_is_not_read_any_more() {
         let account = Arc::new(Account::default());
-        let mut answers = Answers { account: account.clone(), _counted: Streams::default().open().unwrap() };
+        let (peers, _counted) = (peers(), Streams::default().open().unwrap());
+        let moves = WatchStream::from_changes(peers.moves());
+        let mut answers = Answers { account: account.clone(), peers, moves, _counted };
         for tag in 0..UNANSWERED_MAX as u64 {
             account.has_room().await;
             Account::owe(&account, tag).unwrap().give(refused(&Status::not_found("no such run")));
