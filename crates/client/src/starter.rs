@@ -159,6 +159,10 @@ impl Lane {
         };
         self.homes.leave(&self.home);
         self.routes.lose(self.home.at);
+        // Whoever waits to be sent asks elsewhere too: here each would wait for another connection to fail.
+        while let Ok(next) = asks.try_recv() {
+            stream.owe(next);
+        }
         let error = served.map_or_else(ClientError::from, |()| broken_off());
         for (_, Waiter { reply, .. }) in stream.unanswered {
             // A caller that is gone needs no answer.
@@ -205,7 +209,13 @@ impl Stream<'_> {
             }
             if !waiting.is_empty() {
                 let starts = waiting.drain(..).map(|ask| self.owe(ask)).collect();
-                if self.frames.send(v1::StartFrame { starts }).await.is_err() {
+                let is_sent = tokio::select! {
+                    biased;
+                    sent = self.frames.send(v1::StartFrame { starts }) => sent.is_ok(),
+                    // Whoever takes nothing while shards move may have lost its own by standing still.
+                    _ = moves.changed() => false,
+                };
+                if !is_sent {
                     return Ok(());
                 }
             }

@@ -34,8 +34,7 @@ const FRAME_ANSWERS_MAX: usize = 256;
 /// Serves one stream.
 pub(super) fn serve(parts: Parts, frames: Streaming<v1::StartFrame>, open: OpenStream) -> Answers {
     let account = Arc::new(Account::default());
-    let moves = WatchStream::new(parts.peers.moves());
-    let answers = Answers { account: account.clone(), peers: parts.peers.clone(), moves, _counted: open };
+    let answers = Answers::new(account.clone(), parts.peers.clone(), open);
     parts.runtime.jobs.clone().spawn(STARTS, read(parts, frames, account));
     answers
 }
@@ -257,15 +256,26 @@ pub(super) struct Answers {
     peers: Arc<Peers>,
     /// Says at once that it was not looked yet.
     moves: WatchStream<()>,
+    said: Option<v1::ShardsHere>,
     _counted: OpenStream,
 }
 
 impl Answers {
+    fn new(account: Arc<Account>, peers: Arc<Peers>, open: OpenStream) -> Answers {
+        let moves = WatchStream::new(peers.moves());
+        Answers { account, peers, moves, said: None, _counted: open }
+    }
+
+    /// What is to be said; most moves are between other nodes.
     fn here(&mut self, context: &mut Context<'_>) -> Option<v1::ShardsHere> {
-        match self.moves.poll_next_unpin(context) {
-            Poll::Ready(Some(())) => Some(self.peers.shards_here()),
-            Poll::Ready(None) | Poll::Pending => None,
+        while let Poll::Ready(Some(())) = self.moves.poll_next_unpin(context) {
+            let here = Some(self.peers.shards_here());
+            if self.said != here {
+                self.said.clone_from(&here);
+                return here;
+            }
         }
+        None
     }
 }
 
@@ -300,7 +310,6 @@ impl Drop for Answers {
 #[cfg(test)]
 mod tests {
     use futures::StreamExt as _;
-
     use kapell_model::{ShardCount, ShardId};
     use kapell_runtime::Runtime;
 
@@ -317,10 +326,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_says_which_shards_are_here_at_first_and_when_one_comes() {
-        let (peers, _counted) = (peers(), Streams::default().open().unwrap());
+        let (peers, open) = (peers(), Streams::default().open().unwrap());
         peers.route(ShardId(2), Route::Here);
-        let (account, moves) = (Arc::default(), WatchStream::new(peers.moves()));
-        let mut answers = Answers { account, peers: peers.clone(), moves, _counted };
+        let mut answers = Answers::new(Arc::default(), peers.clone(), open);
         let here = |shards: &[u32]| v1::ShardsHere { count: 4, shards: shards.to_vec() };
         assert_eq!(answers.next().await.unwrap().unwrap().here, Some(here(&[2])));
         assert!(futures::poll!(answers.next()).is_pending());
@@ -329,14 +337,14 @@ mod tests {
         peers.route(ShardId(1), Route::Here);
         peers.route(ShardId(2), Route::Nowhere);
         assert_eq!(answers.next().await.unwrap().unwrap().here, Some(here(&[1])));
+        peers.route(ShardId(3), Route::Nowhere);
+        assert!(futures::poll!(answers.next()).is_pending(), "it went from one node to another");
     }
 
     #[tokio::test]
     async fn whoever_does_not_take_the_answers_is_not_read_any_more() {
         let account = Arc::new(Account::default());
-        let (peers, _counted) = (peers(), Streams::default().open().unwrap());
-        let moves = WatchStream::from_changes(peers.moves());
-        let mut answers = Answers { account: account.clone(), peers, moves, _counted };
+        let mut answers = Answers::new(account.clone(), peers(), Streams::default().open().unwrap());
         for tag in 0..UNANSWERED_MAX as u64 {
             account.has_room().await;
             Account::owe(&account, tag).unwrap().give(refused(&Status::not_found("no such run")));
