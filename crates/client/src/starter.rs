@@ -281,3 +281,47 @@ fn error_of(problem: v1::Problem) -> ClientError {
 fn broken_off() -> ClientError {
     ClientError::Unavailable { message: "the stream to the coordinator broke off".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::FutureExt as _;
+    use kapell_runtime::SystemNet;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_a_coordinator_that_breaks_off_needs_no_connection_of_its_own_to_be_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let homes = Arc::new(Homes::reach(Arc::new(SystemNet), &address).await.unwrap());
+        let (asks, asked) = mpsc::channel(WAITING_MAX);
+        let ask = |_| {
+            let (reply, answered) = oneshot::channel();
+            let start = v1::StartRunRequest::default();
+            asks.try_send(Ask { shard: None, start, answer_when: AnswerWhen::Started, reply }).unwrap();
+            answered
+        };
+        let answers: Vec<_> = (0..100).map(ask).collect();
+        drop(asks);
+        let connections = Cell::new(0);
+        let breaks_off = async {
+            loop {
+                drop(listener.accept().await.unwrap());
+                connections.set(connections.get() + 1);
+            }
+        };
+        let lane = Lane { home: homes.current(), homes, routes: Arc::default() };
+        tokio::select! {
+            () = lane.serve(asked) => {}
+            () = breaks_off => {}
+        }
+        assert!(connections.get() <= 3, "{} connections for a hundred callers", connections.get());
+        for mut answer in answers {
+            let told = (&mut answer).now_or_never().unwrap().unwrap();
+            assert!(matches!(told, Err(ClientError::Unavailable { .. })), "{told:?}");
+        }
+    }
+}
