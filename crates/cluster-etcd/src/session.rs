@@ -64,6 +64,15 @@ impl EtcdSession {
         }
     }
 
+    /// Reads the session's own record, which only a leader that most members follow lets a member answer.
+    async fn ping_leader(&self) -> Result<(), SessionError> {
+        self.registration.live()?;
+        let Registration { keys, member, endpoints, .. } = &*self.registration;
+        let own = calls::get(endpoints, &keys.member(&member.node), self.deadline()).await;
+        self.check_own(own.map_err(|trouble| self.trouble(trouble))?.all.first())?;
+        Ok(())
+    }
+
     async fn acquire_shard(&self, shard: ShardId) -> Result<Epoch, AcquireError> {
         let until = self.deadline();
         loop {
@@ -204,6 +213,10 @@ impl Session for EtcdSession {
 
     fn valid_until(&self) -> Instant {
         self.registration.valid_until()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        self.ping_leader().boxed()
     }
 
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {

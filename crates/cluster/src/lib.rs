@@ -217,6 +217,10 @@ pub trait Session: Send + Sync + 'static {
     /// reached. Whoever acts without a fenced write looks here first: a thread that slept may be ahead of the news.
     fn valid_until(&self) -> Instant;
 
+    /// Asks the cluster for a sign of life: it has one leader now and takes changes, and the session lives. What cannot
+    /// be had back is given up after this, not before.
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
+
     /// Makes this session the owner of a shard, or says who is. The owner has the same epoch again.
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>>;
 

@@ -150,6 +150,10 @@ impl Session for SoloSession {
         Instant::now() + FOR_EVER
     }
 
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        ready(self.live().map_err(SessionError::from)).boxed()
+    }
+
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {
         ready(self.acquire_now(shard)).boxed()
     }

@@ -64,6 +64,16 @@ impl Site {
         Site { lease, ..self }
     }
 
+    /// etcd answers nobody until it is let go on. Sessions do not outlive that for long.
+    pub fn silence_etcd(&mut self) {
+        self.etcd.freeze(0);
+    }
+
+    /// etcd answers again.
+    pub fn wake_etcd(&mut self) {
+        self.etcd.thaw(0);
+    }
+
     /// What all nodes write.
     #[must_use]
     pub fn journal(&self) -> &dyn Journal {

@@ -10,8 +10,8 @@ use kapell_client::{cloudevents, v1};
 use kapell_model::ShardId;
 use kapell_proto::v1::resource_service_client::ResourceServiceClient;
 use kapell_runtime::{Net as _, SystemNet};
-use kapell_tests_cluster::{Node, SHARDS, Site, TTL, worker};
-use tokio::time::Instant;
+use kapell_tests_cluster::{Node, SHARDS, Site, TTL, shard_of, worker};
+use tokio::time::{Instant, timeout};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -117,6 +117,30 @@ async fn a_node_whose_journal_is_away_says_that_it_is_not_ready_and_is_when_the_
     let node = starting.await;
     assert_eq!(health(&address).await, Some(ServingStatus::Serving));
     assert_eq!(node.owners(&[&node]).await, [usize::from(SHARDS)]);
+}
+
+/// It could not tell the others that its shards are free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_to_leave_serves_on_while_etcd_is_silent() {
+    let Some(mut site) = Site::new() else { return };
+    let (a, b) = tokio::join!(site.node("a"), site.node("b"));
+    b.owners(&[&a, &b]).await;
+    b.apply(DEFINITIONS).await;
+    a.knows(1).await;
+    let of_a = b.shards_of(&a).await;
+    let keys: Vec<u32> = (0..).filter(|key| of_a.contains(&shard_of(*key))).take(8).collect();
+    site.silence_etcd();
+    let mut leaving = Box::pin(a.leave());
+    for key in keys {
+        let started = timeout(TTL / 4, b.start("parked", key));
+        tokio::select! {
+            started = started => drop(started.expect("its owner is there")),
+            () = &mut leaving => panic!("it left, and nobody knows"),
+        }
+    }
+    site.wake_etcd();
+    leaving.await;
+    assert_eq!(b.owners(&[&b]).await, [usize::from(SHARDS)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,13 +146,16 @@ impl Supervised {
                 self.session = None;
                 self.placement.lost();
             }
-            PlacementMessage::Acquired { session, .. } | PlacementMessage::Released(session, _)
+            PlacementMessage::Acquired { session, .. }
+            | PlacementMessage::Answered(session)
+            | PlacementMessage::Released(session, _)
                 if session != self.no => {}
             PlacementMessage::Acquired { shard, given, .. } => match given {
                 Given::Ours(epoch) => self.placement.acquired(shard, epoch),
                 Given::Not => self.placement.not_acquired(shard),
                 Given::Unknown => self.placement.maybe_acquired(shard),
             },
+            PlacementMessage::Answered(_) => self.placement.answered(),
             PlacementMessage::AcquireAgain(shard) => self.placement.again(shard),
             PlacementMessage::Loaded { shard, epoch, result } => self.loaded(shard, epoch, result),
             PlacementMessage::LoadAgain(shard, epoch) => self.placement.load_again(shard, epoch),
@@ -269,6 +272,7 @@ impl Supervised {
             Act::AcquireLater(shard) => {
                 self.myself.send_after(ACQUIRE_PAUSE, move || PlacementMessage::AcquireAgain(shard));
             }
+            Act::Ping => self.ping(),
             Act::Load(shard, epoch) => self.load(shard, epoch),
             Act::LoadLater(shard, epoch) => {
                 self.myself.send_after(LOAD_PAUSE, move || PlacementMessage::LoadAgain(shard, epoch));
@@ -331,14 +335,17 @@ impl Supervised {
         };
         self.args.runtime.jobs.spawn(CLUSTER, async move {
             // Told until it knows: the session lives on, and nobody else is given the shard before.
-            while let Err(error) = session.release(shard, epoch).await {
-                tracing::warn!(%shard, %error, "the cluster was not told that a shard is free");
-                match error {
-                    SessionError::Lost(_) => break,
-                    SessionError::Unavailable { retry_after, .. } => sleep(retry_after).await,
-                }
-            }
+            insist(|| session.release(shard, epoch), "the cluster was not told that a shard is free").await;
             drop(myself.cast(PlacementMessage::Released(no, shard)));
+        });
+    }
+
+    fn ping(&mut self) {
+        let (myself, no) = (self.myself.clone(), self.no);
+        let Some(session) = self.session.clone() else { return self.placement.answered() };
+        self.args.runtime.jobs.spawn(CLUSTER, async move {
+            insist(|| session.ping(), "shards stay here until the cluster answers").await;
+            drop(myself.cast(PlacementMessage::Answered(no)));
         });
     }
 
@@ -378,6 +385,20 @@ impl Supervised {
             definitions: self.args.definitions.clone(),
             runtime: self.args.runtime.clone(),
         })
+    }
+}
+
+/// Until the cluster has answered, or the session is over.
+async fn insist<F>(call: impl Fn() -> F, otherwise: &'static str)
+where
+    F: Future<Output = Result<(), SessionError>>,
+{
+    while let Err(error) = call().await {
+        tracing::warn!(%error, "{otherwise}");
+        match error {
+            SessionError::Lost(_) => return,
+            SessionError::Unavailable { retry_after, .. } => sleep(retry_after).await,
+        }
     }
 }
 

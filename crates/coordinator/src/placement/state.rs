@@ -17,6 +17,8 @@ pub(crate) enum Act {
     Acquire(ShardId),
     /// Ask again after a while.
     AcquireLater(ShardId),
+    /// Ask the cluster for a sign of life; what is to go goes when there is one.
+    Ping,
     /// Start the shard's actor, which loads it.
     Load(ShardId, Epoch),
     /// Have the shard stop taking requests, store a checkpoint and end.
@@ -60,6 +62,9 @@ enum Stage {
     LoadingInVain(Epoch),
     /// Ours.
     Held(Epoch),
+    /// Ours still, though another node's by preference: it goes when the cluster has just given a sign of life. One that
+    /// is without a leader could not tell the other node that the shard is free.
+    Yielding(Epoch),
     /// Its actor hands it over.
     Leaving(Epoch),
     /// It is not ours any more, and its actor is being ended.
@@ -98,6 +103,8 @@ pub(crate) struct Placement {
     /// Under which epoch each shard was released last.
     freed: BTreeMap<ShardId, Epoch>,
     mode: Mode,
+    /// The cluster was asked for a sign of life.
+    pinging: bool,
     acts: Vec<Act>,
 }
 
@@ -111,6 +118,7 @@ impl Placement {
             routes: shards.iter().map(|shard| (shard, Route::Nowhere)).collect(),
             freed: BTreeMap::new(),
             mode: Mode::Apart,
+            pinging: false,
             acts: Vec::new(),
         }
     }
@@ -143,13 +151,14 @@ impl Placement {
         if self.mode == Mode::Joined {
             self.mode = Mode::Apart;
         }
+        self.pinging = false;
         let shards: Vec<ShardId> = self.stages.keys().copied().collect();
         for shard in shards {
             self.give_up(shard);
         }
     }
 
-    /// The node stops; says whether anything has to be handed over first.
+    /// The node stops: everything is handed over first.
     pub(crate) fn leave(&mut self) {
         self.mode = Mode::Leaving;
         self.reconcile();
@@ -169,6 +178,17 @@ impl Placement {
     /// Whether no shard is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.stages.values().all(|stage| *stage == Stage::Away)
+    }
+
+    /// The cluster has just given a sign of life.
+    pub(crate) fn answered(&mut self) {
+        self.pinging = false;
+        for (shard, stage) in &mut self.stages {
+            if let Stage::Yielding(epoch) = *stage {
+                *stage = Stage::Leaving(epoch);
+                self.acts.push(Act::HandOver(*shard, epoch));
+            }
+        }
     }
 
     pub(crate) fn acquired(&mut self, shard: ShardId, epoch: Epoch) {
@@ -232,7 +252,7 @@ impl Placement {
     /// that somebody else owns the shard by now, or this node is not to own it any more.
     pub(crate) fn died(&mut self, shard: ShardId, epoch: Epoch, why: Death) {
         let stage = self.stage(shard);
-        let is_ours = stage == Stage::Loading(epoch) || stage == Stage::Held(epoch);
+        let is_ours = [Stage::Loading(epoch), Stage::Held(epoch), Stage::Yielding(epoch)].contains(&stage);
         let is_given_up = why == Death::Fenced || !self.is_wanted(shard);
         if stage == Stage::Leaving(epoch) || (is_ours && is_given_up) {
             self.acts.push(Act::Disown(shard));
@@ -290,7 +310,7 @@ impl Placement {
 
     fn give_up(&mut self, shard: ShardId) {
         match self.stage(shard) {
-            Stage::Held(epoch) | Stage::Leaving(epoch) => self.end(shard, epoch),
+            Stage::Held(epoch) | Stage::Yielding(epoch) | Stage::Leaving(epoch) => self.end(shard, epoch),
             Stage::Loading(epoch) => self.set(shard, Stage::LoadingInVain(epoch)),
             Stage::Acquiring | Stage::Unsure | Stage::Releasing => self.set(shard, Stage::Away),
             Stage::Away | Stage::LoadingInVain(_) | Stage::Dropping(_) => {}
@@ -318,10 +338,14 @@ impl Placement {
                 self.follow(shard);
             }
             Stage::Held(epoch) if !self.is_wanted(shard) => {
-                self.set(shard, Stage::Leaving(epoch));
-                self.acts.push(Act::HandOver(shard, epoch));
+                self.set(shard, Stage::Yielding(epoch));
+                if !std::mem::replace(&mut self.pinging, true) {
+                    self.acts.push(Act::Ping);
+                }
             }
+            Stage::Yielding(epoch) if self.is_wanted(shard) => self.set(shard, Stage::Held(epoch)),
             Stage::Held(_)
+            | Stage::Yielding(_)
             | Stage::Loading(_)
             | Stage::LoadingInVain(_)
             | Stage::Leaving(_)

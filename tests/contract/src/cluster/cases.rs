@@ -107,12 +107,14 @@ pub async fn who_leaves_gives_up_everything_and_takes_nothing_on(meeting: &dyn M
     let session = join(meeting, "a").await;
     let epoch = acquire(&session, 1).await;
     let mut lost = session.lost();
+    assert_eq!(session.ping().await, Ok(()));
     soon(session.leave()).await.unwrap();
     assert_eq!(shows(&mut lost, Option::is_some).await, Some(Lost::Left));
     assert_eq!(session.acquire(ShardId(1)).await, Err(AcquireError::Lost(Lost::Left)));
     assert_eq!(session.acquire(ShardId(2)).await, Err(AcquireError::Lost(Lost::Left)));
     assert_eq!(session.release(ShardId(1), Epoch(epoch)).await, Err(SessionError::Lost(Lost::Left)));
     assert_eq!(session.bump(&Name::new("x").unwrap()).await, Err(SessionError::Lost(Lost::Left)));
+    assert_eq!(session.ping().await, Err(SessionError::Lost(Lost::Left)));
     assert_eq!(session.leave().await, Ok(()), "leaving twice is leaving");
     let next = join(meeting, "b").await;
     shows_nodes(&next, &["b"]).await;
@@ -126,7 +128,8 @@ pub async fn a_process_that_starts_again_takes_its_own_place(meeting: &dyn Meeti
     let next = join(meeting, "a").await;
     let replaced = Lost::Replaced { address: member("a").address };
     assert_eq!(shows(&mut former.lost(), Option::is_some).await, Some(replaced.clone()));
-    assert_eq!(former.acquire(ShardId(1)).await, Err(AcquireError::Lost(replaced)));
+    assert_eq!(former.acquire(ShardId(1)).await, Err(AcquireError::Lost(replaced.clone())));
+    assert_eq!(former.ping().await, Err(SessionError::Lost(replaced)));
     assert!(acquire(&next, 1).await > epoch, "the shard is not held by the dead");
     shows_nodes(&next, &["a"]).await;
     drop(former);

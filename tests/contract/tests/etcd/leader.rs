@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_cluster::{AcquireError, JoinError, Lost, Owners, Session};
+use kapell_cluster::{AcquireError, JoinError, Lost, Owners, Session, SessionError};
 use kapell_model::ShardId;
 use kapell_tests_contract::cluster::{acquire, join, release, shows, shows_nodes};
 use kapell_tests_servers::Etcd;
@@ -169,6 +169,11 @@ async fn a_member_without_a_leader_is_no_cluster() {
     shows_nodes(&session, &["a"]).await;
     etcd.kill(2);
     let alone_since = Instant::now();
+    let silent = session.ping().await.expect_err("nobody leads");
+    assert!(
+        matches!(silent, SessionError::Unavailable { .. } | SessionError::Lost(Lost::Expired)),
+        "{silent}"
+    );
     assert_eq!(shows(&mut session.lost(), Option::is_some).await, Some(Lost::Expired));
     assert!(alone_since.elapsed() < TTL + Duration::from_secs(1), "{:?}", alone_since.elapsed());
     let refused = alone.try_join("a", 0).await.err().expect("nobody leads");

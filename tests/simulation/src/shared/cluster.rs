@@ -259,6 +259,10 @@ impl Session for SharedSession {
         self.cluster.until(*locked(&self.shown.valid_until))
     }
 
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        self.ask(|registry, lease| registry.keep(lease).map(drop)).boxed()
+    }
+
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {
         self.try_acquire(shard).boxed()
     }

@@ -37,7 +37,7 @@ impl Bench {
         Bench { placement: Placement::new(node("a"), ShardCount::new(64).unwrap()), mine, theirs }
     }
 
-    /// What is wanted for one shard.
+    /// What is wanted for one shard, and of the cluster.
     fn acts(&mut self, shard: ShardId) -> Vec<Act> {
         let of = |act: &Act| match act {
             Act::Acquire(of) | Act::AcquireLater(of) | Act::Disown(of) | Act::Route(of, _) => *of,
@@ -46,8 +46,13 @@ impl Bench {
             | Act::HandOver(of, _)
             | Act::Drop(of, _)
             | Act::Release(of, _) => *of,
+            Act::Ping => shard,
         };
         self.placement.acts().into_iter().filter(|act| of(act) == shard).collect()
+    }
+
+    fn holds(&self, shard: ShardId) -> bool {
+        matches!(self.placement.stage(shard), Stage::Held(_))
     }
 
     fn owners(&mut self, owners: &[(ShardId, Owner)]) {
@@ -124,7 +129,8 @@ fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     let mut bench = Bench::held();
     let mine = bench.mine;
     bench.placement.leave();
-    assert_eq!(bench.acts(mine), [Act::HandOver(mine, Epoch(7))]);
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), [Act::Ping, Act::HandOver(mine, Epoch(7))]);
     for other in (0..64).map(ShardId).filter(|other| *other != mine) {
         bench.placement.not_acquired(other);
     }
@@ -136,6 +142,52 @@ fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     bench.placement.released(mine);
     assert_eq!(bench.acts(mine), []);
     assert!(bench.placement.is_empty());
+}
+
+#[test]
+fn a_shard_stays_until_the_cluster_has_answered_and_for_good_if_it_is_wanted_again_by_then() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.members(members(&["b"]));
+    assert_eq!(bench.acts(mine), [Act::Ping]);
+    bench.placement.members(members(&["b", "c"]));
+    assert_eq!(bench.acts(mine), [], "the cluster is asked once");
+    bench.placement.members(members(&["a", "b"]));
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), []);
+    assert!(bench.holds(mine));
+    bench.placement.members(members(&["b"]));
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), [Act::Ping, Act::HandOver(mine, Epoch(7))]);
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), [], "it is told once");
+}
+
+#[test]
+fn a_shard_that_dies_while_the_cluster_is_asked_is_given_up() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.leave();
+    assert_eq!(bench.acts(mine), [Act::Ping]);
+    bench.placement.died(mine, Epoch(7), Death::Failed);
+    assert_eq!(bench.acts(mine), freed(mine));
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), []);
+}
+
+#[test]
+fn each_session_is_asked_for_a_sign_of_life_of_its_own() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.members(members(&["b"]));
+    bench.placement.lost();
+    bench.placement.gone(mine, Epoch(7));
+    bench.placement.joined(members(&["a", "b"]), Owners::new());
+    bench.placement.acquired(mine, Epoch(9));
+    bench.placement.loaded(mine, Epoch(9));
+    bench.placement.acts();
+    bench.placement.members(members(&["b"]));
+    assert_eq!(bench.acts(mine), [Act::Ping], "an answer of the session before may never come");
 }
 
 #[test]
@@ -238,6 +290,7 @@ fn a_shard_that_comes_though_nobody_asked_for_it_any_more_is_released_once() {
     let mut bench = Bench::held();
     let mine = bench.mine;
     bench.placement.members(members(&["b"]));
+    bench.placement.answered();
     bench.placement.gone(mine, Epoch(7));
     bench.placement.released(mine);
     bench.acts(mine);
