@@ -232,6 +232,8 @@ impl Etcd {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--listen-metrics-urls", &metrics, "--initial-cluster", &peers.join(",")]);
         command.args(["--heartbeat-interval", &HEARTBEAT_MS.to_string()]);
+        // The default since etcd 3.5: a member that was cut off does not depose the leader when it is back.
+        command.arg("--pre-vote");
         command.args(["--election-timeout", &ELECTION_MS.to_string(), "--log-level", "warn"]);
         if let Some(tls) = &self.tls {
             client = client.replace("http:", "https:");
