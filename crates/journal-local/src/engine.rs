@@ -303,8 +303,13 @@ impl Engine {
             }
             (Staged::Acquire(answer, outcome), Some(_) | None) => {
                 let found = outcome.map(|shard| {
-                    let view = lock(&self.shared.state).shard(shard);
-                    Acquired { last: view.row.last, checkpointed: view.checkpoint.through }
+                    let state = lock(&self.shared.state);
+                    let view = state.shard(shard);
+                    Acquired {
+                        last: view.row.last,
+                        checkpointed: view.checkpoint.through,
+                        trimmed: state.gone(shard),
+                    }
                 });
                 Reply::Acquire(answer, found)
             }

@@ -39,7 +39,7 @@ use keep::{Checkpoint, Trim};
 use lane::Lane;
 use owner::{Acquire, AskEpoch};
 use queue::{Hold, Queue};
-use read::{History, ReadChunk, ReadImages};
+use read::{History, ImageChunk, ReadChunk, ReadImages};
 use segment::Keeper;
 use trouble::Trouble;
 use writer::{Writers, refusal};
@@ -123,9 +123,9 @@ impl Journal for PostgresJournal {
         let acquired = place.keepers.run(Acquire { shard, epoch });
         Box::pin(async move {
             let acquired = acquired.await.map_err(|trouble| trouble.on_acquire(self.retry_after))?;
-            let hold = acquired.map_err(|held_by| AcquireError::Fenced { held_by })?;
+            let (hold, trimmed) = acquired.map_err(|held_by| AcquireError::Fenced { held_by })?;
             place.queue.install(shard, hold);
-            Ok(Acquired { last: hold.durable, checkpointed: hold.checkpointed })
+            Ok(Acquired { last: hold.durable, checkpointed: hold.checkpointed, trimmed })
         })
     }
 
@@ -177,13 +177,12 @@ impl Journal for PostgresJournal {
     }
 
     fn images(&self, shard: ShardId) -> BoxStream<'_, Result<RunImage, ReadError>> {
-        let chunks = stream::try_unfold((None, None), move |(after, checkpoints)| async move {
-            let chunk = self.place(shard).readers.run(ReadImages { shard, after, checkpoints }).await;
-            let chunk = chunk.map_err(|trouble| trouble.on_read(self.retry_after))?;
-            Ok::<_, ReadError>(chunk.map(|(checkpoints, images)| {
-                let last = images.last().map(|image| image.run);
-                (images, (last.or(after), Some(checkpoints)))
-            }))
+        let chunks = stream::try_unfold(Some((RunId::from_bytes([0; 16]), None)), move |from| async move {
+            let Some((from, checkpoints)) = from else { return Ok::<_, ReadError>(None) };
+            let chunk = self.place(shard).readers.run(ReadImages { shard, from, checkpoints }).await;
+            let ImageChunk { images, checkpoints, next } =
+                chunk.map_err(|trouble| trouble.on_read(self.retry_after))?;
+            Ok(Some((images, next.map(|next| (next, checkpoints)))))
         });
         chunks.map_ok(|chunk| stream::iter(chunk.into_iter().map(Ok))).try_flatten().boxed()
     }

@@ -1,10 +1,10 @@
 //! Who owns a shard.
 //!
 //! Owns: epochs and generations. Never: gives a shard to two owners.
+use futures::try_join;
 use kapell_journal::ReadError;
 use kapell_model::{Epoch, Seq, ShardId};
-use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::database::Database;
 use crate::link::{Open, Work};
@@ -25,7 +25,7 @@ impl Work for AskEpoch {
     }
 }
 
-/// Makes an epoch the owner of a shard. `Err`: the epoch that holds it.
+/// Makes an epoch the owner of a shard.
 pub(crate) struct Acquire {
     pub(crate) shard: ShardId,
     pub(crate) epoch: Epoch,
@@ -42,45 +42,54 @@ const LOOK: &str = "SELECT coalesce((SELECT max(last) FROM kapell_journal.spans 
      coalesce(m.checkpointed, 0), coalesce(m.trimmed, 0) \
      FROM (SELECT) AS one LEFT JOIN kapell_journal.marks AS m ON m.shard = $1";
 
-impl Work for Acquire {
-    type Answer = Result<Hold, Epoch>;
+/// What the owner of a shard may do, and up to where the shard was trimmed. `Err`: the epoch that holds it.
+type Taken = Result<(Hold, Seq), Epoch>;
 
-    async fn run(&self, open: &mut Open, database: &Database) -> Result<Self::Answer, Trouble> {
+impl Work for Acquire {
+    type Answer = Taken;
+
+    /// In two round trips: a shard that has no owner meanwhile is a shard that stands still.
+    async fn run(&self, open: &mut Open, database: &Database) -> Result<Taken, Trouble> {
         let client = &open.client;
-        let shard = i32::from(self.shard.0);
-        client.batch_execute("BEGIN").await?;
-        let epoch = bigint(self.epoch.0);
-        let taken = client.query_typed(TAKE, &[(&shard, Type::INT4), (&epoch, Type::INT8)]).await?;
-        let Some(taken) = taken.first() else {
+        let (shard, epoch) = (i32::from(self.shard.0), bigint(self.epoch.0));
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&shard, Type::INT4), (&epoch, Type::INT8)];
+        // Sent one after the other, answered in this order.
+        let (_, taken, looked) = try_join!(
+            client.batch_execute("BEGIN"),
+            client.query_typed(TAKE, &values),
+            client.query_typed(LOOK, &values[..1]),
+        )?;
+        let (Some(taken), Some(looked)) = (taken.first(), looked.first()) else {
             client.batch_execute("ROLLBACK").await?;
             return Ok(Err(AskEpoch(self.shard).run(open, database).await?));
         };
-        let (last, checkpointed) = extent(client, self.shard).await?;
-        client.batch_execute("COMMIT").await?;
+        let (sealed, segments): (i64, Vec<i32>) = (looked.try_get(0)?, looked.try_get(1)?);
+        let (checkpointed, trimmed): (i64, i64) = (looked.try_get(2)?, looked.try_get(3)?);
+        let of_segments = last_of(&segments, self.shard);
+        let (last, ()) = try_join!(client.query_typed(&of_segments, &[]), client.batch_execute("COMMIT"))?;
+        let last = last.first().map_or(Ok(0), |row| row.try_get(0))?;
         let generation = taken.try_get(0)?;
-        if last < checkpointed {
+        let durable = Seq(number(sealed.max(trimmed).max(last)));
+        let (checkpointed, trimmed) = (Seq(number(checkpointed)), Seq(number(trimmed)));
+        if durable < checkpointed {
             return Err(Trouble::Read(ReadError::Corrupt {
                 segment: format!("kapell_journal.entries of {}, shard {}", database.target, self.shard),
-                offset: last.0,
-                reason: format!("the checkpoint covers entries up to {checkpointed}, the last one is {last}"),
+                offset: durable.0,
+                reason: format!(
+                    "the checkpoint covers entries up to {checkpointed}, the last one is {durable}"
+                ),
             }));
         }
-        Ok(Ok(Hold { epoch: self.epoch, generation, durable: last, checkpointed }))
+        Ok(Ok((Hold { epoch: self.epoch, generation, durable, checkpointed }, trimmed)))
     }
 }
 
-/// The last durable record, and what the checkpoint covers. Exact while the shard's row is locked.
-async fn extent(client: &Client, shard: ShardId) -> Result<(Seq, Seq), Trouble> {
-    let rows = client.query_typed(LOOK, &[(&i32::from(shard.0), Type::INT4)]).await?;
-    let Some(row) = rows.first() else { return Ok((Seq::ZERO, Seq::ZERO)) };
-    let (sealed, segments): (i64, Vec<i32>) = (row.try_get(0)?, row.try_get(1)?);
-    let (checkpointed, trimmed): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-    let mut last = sealed.max(trimmed);
-    for segment in segments {
-        let sql = format!("SELECT max(seq) FROM kapell_journal.entries_{segment} WHERE shard = {shard}");
-        let rows = client.query_typed(&sql, &[]).await?;
-        let found = rows.first().map(|row| row.try_get::<_, Option<i64>>(0)).transpose()?.flatten();
-        last = last.max(found.unwrap_or(0));
-    }
-    Ok((Seq(number(last)), Seq(number(checkpointed))))
+/// Asks for the last record of a shard in these segments. Exact while the shard's row is locked.
+fn last_of(segments: &[i32], shard: ShardId) -> String {
+    let of = |segment: &i32| {
+        format!("(SELECT max(seq) FROM kapell_journal.entries_{segment} WHERE shard = {shard})")
+    };
+    // The greatest of what is not null.
+    let each: Vec<String> = segments.iter().map(of).chain(["0::int8".to_owned()]).collect();
+    format!("SELECT greatest({})", each.join(", "))
 }

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::try_join;
 use kapell_journal::{Placed, ReadError, Record, RunImage};
 use kapell_model::{RunId, Seq, ShardId};
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::database::Database;
@@ -36,15 +37,12 @@ impl Work for ReadChunk {
 
     async fn run(&self, open: &mut Open, database: &Database) -> Result<Vec<Placed>, Trouble> {
         let client = &open.client;
-        let (checkpointed, trimmed) = marks(client, self.shard).await?;
+        // Sent one after the other, answered in this order.
+        let ((checkpointed, trimmed), window) = try_join!(marks(client, self.shard), self.window(client))?;
         if self.is_first && self.after < trimmed {
             return Err(Trouble::Read(ReadError::Trimmed { through: trimmed }));
         }
-        let window = self.window(client).await?;
-        let found = match window.end(client, self.shard, self.after).await? {
-            Some(end) => window.records(client, self.shard, self.after, end).await?,
-            None => Vec::new(),
-        };
+        let found = window.records(client, self.shard, self.after).await?;
         let mut expected = self.after.next();
         for (at, stored) in found.iter().enumerate() {
             if stored.seq != expected && at > 0 {
@@ -107,40 +105,19 @@ struct Window {
 }
 
 impl Window {
-    /// `columns` of the records in the window after one place, in order.
-    fn select(&self, columns: &str, shard: ShardId, after: Seq, until: i64) -> String {
-        let from = union(&self.segments);
-        format!(
-            "SELECT {columns} FROM ({from}) AS e WHERE shard = {shard} AND seq > {after} AND seq < {until} ORDER BY seq"
-        )
-    }
-
-    /// The last of the next records that are read at once.
-    async fn end(&self, client: &Client, shard: ShardId, after: Seq) -> Result<Option<i64>, Trouble> {
+    /// As many records after one place as are read at once, in order.
+    async fn records(&self, client: &Client, shard: ShardId, after: Seq) -> Result<Vec<Stored>, Trouble> {
         if self.segments.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let all = self.select("seq, octet_length(payload)", shard, after, self.until);
-        let sql = format!("{all} LIMIT {CHUNK_ROWS}");
-        let (mut end, mut bytes) = (None, 0);
-        for row in client.query_typed(&sql, &[]).await? {
-            bytes += i64::from(row.try_get::<_, i32>(1)?);
-            if end.is_some() && bytes > CHUNK_BYTES {
-                break;
-            }
-            end = Some(row.try_get(0)?);
-        }
-        Ok(end)
-    }
-
-    async fn records(
-        &self,
-        client: &Client,
-        shard: ShardId,
-        after: Seq,
-        end: i64,
-    ) -> Result<Vec<Stored>, Trouble> {
-        let sql = self.select("seq, run, crc, payload", shard, after, end.saturating_add(1));
+        let (from, until) = (union(&self.segments), self.until);
+        let sql = format!(
+            "SELECT seq, run, crc, payload FROM (SELECT seq, run, crc, payload, \
+               sum(octet_length(payload)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS bytes \
+               FROM ({from}) AS e WHERE shard = {shard} AND seq > {after} AND seq < {until} \
+               ORDER BY seq LIMIT {CHUNK_ROWS}) AS f \
+             WHERE bytes <= {CHUNK_BYTES} OR bytes = octet_length(payload) ORDER BY seq"
+        );
         client.query_typed(&sql, &[]).await?.iter().map(Stored::read).collect()
     }
 }
@@ -232,56 +209,54 @@ impl Work for History {
     }
 }
 
-/// The next images of a shard, and which checkpoint they are of.
+/// The next images of a shard.
 pub(crate) struct ReadImages {
     pub(crate) shard: ShardId,
-    /// The last run that was read; none at the beginning.
-    pub(crate) after: Option<RunId>,
+    /// The first run.
+    pub(crate) from: RunId,
     /// Which checkpoint the ones before were of.
     pub(crate) checkpoints: Option<i64>,
 }
 
-const IMAGE_SIZES: &str = "SELECT run, octet_length(state) FROM kapell_journal.images \
-     WHERE shard = $1 AND run > $2 ORDER BY run LIMIT $3";
-const FIRST_SIZES: &str = "SELECT run, octet_length(state) FROM kapell_journal.images \
-     WHERE shard = $1 AND run >= $2 ORDER BY run LIMIT $3";
-/// The checkpoint is looked at in the same moment.
-const IMAGES: &str = "SELECT (SELECT checkpoints FROM kapell_journal.marks WHERE shard = $1), run, crc, state \
-     FROM kapell_journal.images WHERE shard = $1 AND run >= $2 AND run <= $3 ORDER BY run";
+/// Images that follow each other.
+pub(crate) struct ImageChunk {
+    pub(crate) images: Vec<RunImage>,
+    /// Which checkpoint they are of.
+    pub(crate) checkpoints: Option<i64>,
+    /// The run after them.
+    pub(crate) next: Option<RunId>,
+}
+
+/// As many as are read at once. The checkpoint is looked at in the same moment.
+const IMAGES: &str = "SELECT (SELECT checkpoints FROM kapell_journal.marks WHERE shard = $1), run, crc, state, next \
+     FROM (SELECT run, crc, state, sum(octet_length(state)) OVER upto AS bytes, lead(run) OVER upto AS next \
+       FROM kapell_journal.images WHERE shard = $1 AND run >= $2 \
+       WINDOW upto AS (ORDER BY run ROWS UNBOUNDED PRECEDING) ORDER BY run LIMIT $3) AS i \
+     WHERE bytes <= $4 OR bytes = octet_length(state) ORDER BY run";
 
 impl Work for ReadImages {
-    type Answer = Option<(i64, Vec<RunImage>)>;
+    type Answer = ImageChunk;
 
-    async fn run(&self, open: &mut Open, database: &Database) -> Result<Self::Answer, Trouble> {
-        let (client, shard) = (&open.client, i32::from(self.shard.0));
-        let (sizes, from) = match self.after {
-            Some(after) => (IMAGE_SIZES, RunKey(after)),
-            None => (FIRST_SIZES, RunKey(RunId::from_bytes([0; 16]))),
-        };
-        let limit = i64::try_from(CHUNK_ROWS).unwrap_or(i64::MAX);
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
-            [(&shard, Type::INT4), (&from, Type::UUID), (&limit, Type::INT8)];
-        let (mut ends, mut bytes) = (None, 0);
-        for row in client.query_typed(sizes, &parameters).await? {
-            bytes += i64::from(row.try_get::<_, i32>(1)?);
-            let run: RunKey = row.try_get(0)?;
-            match ends {
-                Some(_) if bytes > CHUNK_BYTES => break,
-                Some((first, _)) => ends = Some((first, run)),
-                None => ends = Some((run, run)),
-            }
+    async fn run(&self, open: &mut Open, database: &Database) -> Result<ImageChunk, Trouble> {
+        let (shard, rows_max) = (i32::from(self.shard.0), i64::try_from(CHUNK_ROWS).unwrap_or(i64::MAX));
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&shard, Type::INT4),
+            (&RunKey(self.from), Type::UUID),
+            (&rows_max, Type::INT8),
+            (&CHUNK_BYTES, Type::INT8),
+        ];
+        let rows = open.client.query_typed(IMAGES, &parameters).await?;
+        let (mut checkpoints, mut next) = (None, None);
+        if let Some(last) = rows.last() {
+            checkpoints = Some(last.try_get::<_, Option<i64>>(0)?.unwrap_or(0));
+            next = last.try_get::<_, Option<RunKey>>(4)?;
         }
-        let Some((first, last)) = ends else { return Ok(None) };
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
-            [(&shard, Type::INT4), (&first, Type::UUID), (&last, Type::UUID)];
-        let rows = client.query_typed(IMAGES, &parameters).await?;
-        let checkpoints = rows.first().map(|row| row.try_get::<_, Option<i64>>(0)).transpose()?.flatten();
-        let checkpoints = checkpoints.unwrap_or(0);
-        if self.checkpoints.is_some_and(|before| before != checkpoints) {
+        // Without rows, too: the first was there when the chunk before was read.
+        if self.checkpoints.is_some() && self.checkpoints != checkpoints {
             return Err(Trouble::Unfit("a checkpoint was stored meanwhile; read its images".to_owned()));
         }
         let images = rows.iter().map(|row| self.image(row, database)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some((checkpoints, images)))
+        Ok(ImageChunk { images, checkpoints, next: next.map(|next| next.0) })
     }
 }
 

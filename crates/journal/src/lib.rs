@@ -58,6 +58,8 @@ pub struct Acquired {
     pub last: Seq,
     /// The checkpoint covers all records up to here; reading starts after it.
     pub checkpointed: Seq,
+    /// Records up to here are gone: whoever reads from an earlier place is told so.
+    pub trimmed: Seq,
 }
 
 /// State of one run in a checkpoint; `None` says that the run is no longer kept.

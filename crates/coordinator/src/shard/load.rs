@@ -153,7 +153,7 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
     let mut state = ShardState::new(args.rules);
     state.epoch = args.epoch;
     state.checkpointed = Some(acquired.checkpointed);
-    state.trimmed = trimmed(args.journal.as_ref(), shard).await.map_err(read)?;
+    state.trimmed = acquired.trimmed;
     let mut defined = Defined::default();
     let mut images = args.journal.images(shard);
     while let Some(image) = images.next().await {
@@ -167,8 +167,13 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
     }
     let mut revived = BTreeSet::new();
     let mut tail = args.journal.read(shard, acquired.checkpointed);
-    while let Some(placed) = tail.next().await {
+    let mut reached = acquired.checkpointed;
+    // Nothing comes behind: whoever could append is the shard that is being loaded.
+    while reached < acquired.last
+        && let Some(placed) = tail.next().await
+    {
         let placed = placed.map_err(read)?;
+        reached = placed.seq;
         let id = placed.record.run;
         if revived.contains(&id) {
             continue;
@@ -209,15 +214,6 @@ async fn recover(args: &ShardArguments, acquired: &Acquired) -> Result<Loaded, L
 struct Defined {
     stored: DefinitionsImage,
     changes: Vec<DefinitionRecord>,
-}
-
-/// Up to where the journal was trimmed: whoever reads from the start is told.
-async fn trimmed(journal: &dyn Journal, shard: ShardId) -> Result<Seq, ReadError> {
-    match journal.read(shard, Seq::ZERO).next().await {
-        Some(Err(ReadError::Trimmed { through })) => Ok(through),
-        Some(Err(error)) => Err(error),
-        Some(Ok(_)) | None => Ok(Seq::ZERO),
-    }
 }
 
 fn load_image(

@@ -20,7 +20,10 @@ fn texts(opened: &Opened<'_>, shard: u16, after: u64) -> Vec<(u64, String)> {
 pub fn a_new_shard_is_empty(store: &mut dyn Store) {
     let opened = Opened::new(store);
     assert_eq!(futures::executor::block_on(opened.journal().epoch(ShardId(4))), Ok(Epoch(0)));
-    assert_eq!(opened.acquire(4, 1), Ok(Acquired { last: Seq::ZERO, checkpointed: Seq::ZERO }));
+    assert_eq!(
+        opened.acquire(4, 1),
+        Ok(Acquired { last: Seq::ZERO, checkpointed: Seq::ZERO, trimmed: Seq::ZERO })
+    );
     assert_eq!(opened.read(4, 0), Ok(vec![]));
     assert_eq!(opened.read(9, 0), Ok(vec![]), "a shard that nobody ever acquired");
     assert_eq!(opened.images(4), Ok(vec![]));
@@ -191,7 +194,7 @@ pub fn checkpoints_add_up_and_removed_runs_are_gone(store: &mut dyn Store) {
         opened.reopen(stop);
         assert_eq!(opened.images(0).unwrap(), expected, "{stop:?}");
         let found = opened.acquire(0, 1).unwrap();
-        assert_eq!(found, Acquired { last: Seq(10), checkpointed: Seq(8) });
+        assert_eq!(found, Acquired { last: Seq(10), checkpointed: Seq(8), trimmed: Seq::ZERO });
         assert_eq!(texts(&opened, 0, found.checkpointed.0).len(), 2);
     }
     opened.checkpoint(0, 1, 10, (0..10).map(|low| image(0, low, None)).collect()).unwrap();
@@ -233,7 +236,12 @@ pub fn a_trim_needs_a_checkpoint_and_numbers_go_on(store: &mut dyn Store) {
         opened.reopen(stop);
     }
     let found = opened.acquire(0, 2).unwrap();
-    assert_eq!(found, Acquired { last: Seq(40), checkpointed: Seq(40) });
+    assert_eq!((found.last, found.checkpointed), (Seq(40), Seq(40)));
+    assert!(found.trimmed <= Seq(35), "{found:?}");
+    assert_eq!(opened.read(0, found.trimmed.0).unwrap().len(), 40 - found.trimmed.0 as usize);
+    if found.trimmed > Seq::ZERO {
+        assert_eq!(opened.read(0, 0), Err(ReadError::Trimmed { through: found.trimmed }));
+    }
     opened.trim(0, 2, 40).unwrap();
     opened.append(0, 2, 41, vec![record(0, 1, "41")]).unwrap();
     opened.reopen(Stop::Crash { seed: 3 });

@@ -117,7 +117,9 @@ fn acquire(opened: &Opened<'_>, shard: u16, model: &mut Shard, ahead: u64) {
         return;
     }
     let (last, checkpointed) = (Seq(model.last()), Seq(model.checkpointed));
-    assert_eq!(found, Ok(Acquired { last, checkpointed }));
+    let trimmed = found.as_ref().map_or(Seq::ZERO, |found| found.trimmed);
+    assert_eq!(found, Ok(Acquired { last, checkpointed, trimmed }));
+    assert!(trimmed.0 <= model.trimmed, "{trimmed} of {}", model.trimmed);
     model.epoch = epoch.max(1);
     model.open = true;
 }

@@ -106,7 +106,7 @@ impl SqliteJournal {
             "INSERT INTO shard VALUES (?1, ?2, 0, 0, 0) ON CONFLICT (shard) DO UPDATE SET epoch = ?2";
         connection.execute(upsert, params![shard.0, epoch.0 as i64]).map_err(|error| unread(&error))?;
         self.shards_open().insert(shard);
-        Ok(Acquired { last: row.last, checkpointed: row.checkpointed })
+        Ok(Acquired { last: row.last, checkpointed: row.checkpointed, trimmed: row.trimmed })
     }
 
     fn try_checkpoint(

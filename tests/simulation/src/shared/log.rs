@@ -121,7 +121,7 @@ impl Log {
         held.epoch = epoch;
         held.generation.0 += 1;
         held.is_closed = false;
-        let acquired = Acquired { last: held.last, checkpointed: held.checkpointed };
+        let acquired = Acquired { last: held.last, checkpointed: held.checkpointed, trimmed: held.trimmed };
         let generation = held.generation;
         self.witness.saw(Store::Journal, &format!("{node} acquires shard {shard} under {epoch}"));
         self.judge(|writers| writers.acquired(node, shard, epoch));
