@@ -41,9 +41,7 @@ impl Runs {
     /// Starts a run. Without a `request_id` it is given one, so that it starts once even when the request has to be
     /// sent twice. With `wait_ms` the time to wait comes on top of the deadline.
     pub async fn start(&self, mut request: v1::StartRunRequest) -> Result<v1::StartRunResponse, ClientError> {
-        if request.request_id.is_empty() {
-            request.request_id = format!("{:032x}", SystemEntropy.next_u128());
-        }
+        name(&mut request.request_id);
         let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
         self.0
             .ask_waiting(wait, Repeat::Harmless, |channel| {
@@ -89,29 +87,42 @@ impl Runs {
         ask!(self.0, Repeat::HarmlessAndLong, RunServiceClient::replay(named(run)))
     }
 
-    /// Gives an event to this run alone.
-    pub async fn signal(&self, request: v1::SignalRequest) -> Result<v1::Run, ClientError> {
-        ask!(self.0, Repeat::OnlyIfRefused, RunServiceClient::signal(request))
+    /// Gives an event to this run alone. Without a `request_id`, here and below, a request is given one, so that it is
+    /// done once even when it has to be sent twice.
+    pub async fn signal(&self, mut request: v1::SignalRequest) -> Result<v1::Run, ClientError> {
+        name(&mut request.request_id);
+        ask!(self.0, Repeat::Harmless, RunServiceClient::signal(request))
     }
 
     /// Ends a run early.
-    pub async fn cancel(&self, request: v1::CancelRequest) -> Result<v1::Run, ClientError> {
-        ask!(self.0, Repeat::OnlyIfRefused, RunServiceClient::cancel(request))
+    pub async fn cancel(&self, mut request: v1::CancelRequest) -> Result<v1::Run, ClientError> {
+        name(&mut request.request_id);
+        ask!(self.0, Repeat::Harmless, RunServiceClient::cancel(request))
     }
 
     /// Holds a run.
-    pub async fn pause(&self, request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
-        ask!(self.0, Repeat::OnlyIfRefused, RunServiceClient::pause(request))
+    pub async fn pause(&self, mut request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
+        name(&mut request.request_id);
+        ask!(self.0, Repeat::Harmless, RunServiceClient::pause(request))
     }
 
     /// Lets a paused run go on.
-    pub async fn resume(&self, request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
-        ask!(self.0, Repeat::OnlyIfRefused, RunServiceClient::resume(request))
+    pub async fn resume(&self, mut request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
+        name(&mut request.request_id);
+        ask!(self.0, Repeat::Harmless, RunServiceClient::resume(request))
     }
 
     /// Tries the failed steps of an ended run again.
-    pub async fn retry(&self, request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
-        ask!(self.0, Repeat::OnlyIfRefused, RunServiceClient::retry(request))
+    pub async fn retry(&self, mut request: v1::SteerRequest) -> Result<v1::Run, ClientError> {
+        name(&mut request.request_id);
+        ask!(self.0, Repeat::Harmless, RunServiceClient::retry(request))
+    }
+}
+
+/// By this name the same request is known when it comes again.
+pub(crate) fn name(request_id: &mut String) {
+    if request_id.is_empty() {
+        *request_id = format!("{:032x}", SystemEntropy.next_u128());
     }
 }
 

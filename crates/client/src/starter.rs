@@ -11,7 +11,7 @@ use std::time::Duration;
 use kapell_model::ShardId;
 use kapell_proto::v1;
 use kapell_proto::v1::tagged_started::Result as Outcome;
-use kapell_runtime::{Entropy as _, Job, Jobs, OnDeath, SystemEntropy};
+use kapell_runtime::{Job, Jobs, OnDeath};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +24,7 @@ use crate::ClientError;
 use crate::homes::{Home, Homes};
 use crate::link::{ANSWER_BYTES_MAX, Link};
 use crate::retry::{Repeat, pause};
+use crate::services::name;
 use routes::{Place, Routes};
 
 const STARTER: Job = Job { name: "starter", on_panic: OnDeath::Log };
@@ -79,9 +80,7 @@ impl Starter {
         mut request: v1::StartRunRequest,
         answer_when: AnswerWhen,
     ) -> Result<v1::StartRunResponse, ClientError> {
-        if request.request_id.is_empty() {
-            request.request_id = format!("{:032x}", SystemEntropy.next_u128());
-        }
+        name(&mut request.request_id);
         let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
         let within = self.deadline.saturating_add(wait);
         let end = Instant::now() + within;

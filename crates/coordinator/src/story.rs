@@ -75,6 +75,7 @@ fn unit_of(entry: &Entry) -> Option<UnitId> {
         | Entry::SignalReceived { .. }
         | Entry::SignalTaken { .. }
         | Entry::FanJoined { .. }
+        | Entry::RequestDone { .. }
         | Entry::RunPaused { .. }
         | Entry::RunResumed { .. }
         | Entry::WindUpBegan { .. }
@@ -112,6 +113,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::SignalReceived { .. } => "SignalReceived",
         Entry::SignalTaken { .. } => "SignalTaken",
         Entry::FanJoined { .. } => "FanJoined",
+        Entry::RequestDone { .. } => "RequestDone",
         Entry::RunPaused { .. } => "RunPaused",
         Entry::RunResumed { .. } => "RunResumed",
         Entry::WindUpBegan { .. } => "WindUpBegan",
@@ -226,6 +228,7 @@ fn text(run: &Run, entry: &Entry) -> String {
         Entry::SignalReceived { event } => format!("a signal came: {}", event.value()["type"]),
         Entry::SignalTaken { .. } => "the waiting step takes the signal".to_owned(),
         Entry::FanJoined { output, .. } => format!("every item is done: {}", short(output.as_str())),
+        Entry::RequestDone { .. } => "the same request again would do nothing".to_owned(),
         Entry::RunPaused { by, reason } => format!("paused by {by}: {reason}"),
         Entry::RunResumed { by } => format!("resumed by {by}"),
         Entry::WindUpBegan { towards, undo, children: _ } => {

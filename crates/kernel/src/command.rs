@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::Plan;
-use kapell_model::{Json, ToolRef};
+use kapell_model::{Json, RequestId, ToolRef};
 
 use crate::error::TaskError;
 use crate::order::{ApprovalKey, TimerKey};
@@ -161,6 +161,13 @@ pub enum Command {
     Retry {
         /// Who says so.
         by: Arc<str>,
+    },
+    /// Does it, unless the run remembers that it was done: what was sent twice may arrive late, after the opposite.
+    Once {
+        /// What it is called.
+        request: RequestId,
+        /// What is asked.
+        command: Box<Command>,
     },
 }
 

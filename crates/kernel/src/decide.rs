@@ -27,6 +27,9 @@ type Decided = Result<Vec<Entry>, Rejected>;
 
 /// table: which entries a command leads to, one line for each command.
 pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>) -> Decided {
+    if run.has_done(&command) {
+        return Ok(Vec::new());
+    }
     match command {
         Command::TakeTurn => in_phase(run, &Phase::Queued, OrderKey::Turn, || Entry::TurnTaken),
         Command::SupplyContext { context, reasons } => {
@@ -84,6 +87,11 @@ pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>)
             Ok(vec![Entry::WindUpBegan { towards, undo, children }])
         }
         Command::Retry { by } => retry(run, at, by),
+        Command::Once { request, command } => {
+            let mut entries = decide(run, at, *command, context)?;
+            entries.push(Entry::RequestDone { request });
+            Ok(entries)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kapell_model::definition::{EffectClass, OnExpire};
 use kapell_model::plan::{CompiledWorkflow, StepIndex};
-use kapell_model::{Json, RunId, Timestamp, ToolRef};
+use kapell_model::{Json, RequestId, RunId, Timestamp, ToolRef};
 
 use crate::command::{ApprovalAnswer, CallVerdict, PlanSource, Verdict};
 use crate::error::TaskError;
@@ -272,6 +272,11 @@ pub enum Entry {
     UnitSettled {
         /// The unit.
         unit: UnitId,
+    },
+    /// What somebody asked under this name was done, together with what it did.
+    RequestDone {
+        /// What it is called.
+        request: RequestId,
     },
     /// It ended.
     RunEnded {

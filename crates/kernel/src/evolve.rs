@@ -5,6 +5,7 @@
 mod steps;
 mod unit;
 
+use kapell_model::limits::REQUESTS_KEPT;
 use kapell_model::{Json, RunId};
 
 use crate::command::PlanSource;
@@ -80,6 +81,7 @@ pub fn accept(id: RunId, accepted: Accepted) -> (Run, Delta) {
         undoing: 0,
         steps_over: 0,
         signals: Vec::new(),
+        requests: Vec::new(),
         deadline: None,
     };
     steps::index(&mut run);
@@ -169,6 +171,7 @@ fn touched(entry: &Entry) -> Touched {
         | Entry::FanJoined { .. }
         | Entry::SignalReceived { .. }
         | Entry::SignalTaken { .. }
+        | Entry::RequestDone { .. }
         | Entry::RunEnded { .. }
         | Entry::ParentTold
         | Entry::OutcomeBound { .. } => Touched::Run,
@@ -221,6 +224,12 @@ fn apply(run: &mut Run, entry: &Entry) {
             if (*position as usize) < run.signals.len() {
                 run.signals.remove(*position as usize);
             }
+        }
+        Entry::RequestDone { request } => {
+            if run.requests.len() == REQUESTS_KEPT {
+                run.requests.remove(0);
+            }
+            run.requests.push(*request);
         }
         Entry::RunPaused { .. } => run.paused = true,
         Entry::RunResumed { .. } => run.paused = false,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kapell_model::plan::{Plan, StepIndex};
-use kapell_model::{Json, RunId, Timestamp};
+use kapell_model::{Json, RequestId, RunId, Timestamp};
 
 use crate::entry::Accepted;
 use crate::run::{Ended, Ending, Fan, Forward, OutcomeState, OutcomeVerdict, Phase, Run, StepState, Undo};
@@ -36,6 +36,8 @@ pub struct RunImage {
     pub failed: Option<UnitId>,
     /// Events that no step has waited for yet.
     pub signals: Vec<Json>,
+    /// What people asked and was done, the last of them.
+    pub requests: Vec<RequestId>,
     /// When the run has taken too long.
     pub deadline: Option<Timestamp>,
 }
@@ -148,6 +150,7 @@ impl Run {
             cleared: self.cleared.clone(),
             failed: self.failed,
             signals: self.signals.clone(),
+            requests: self.requests.clone(),
             deadline: self.deadline,
         }
     }
@@ -176,6 +179,7 @@ impl Run {
             undoing: 0,
             steps_over: 0,
             signals: image.signals,
+            requests: image.requests,
             deadline: image.deadline,
         };
         if let Some(lost) = run.cleared.iter().chain(&run.failed).find(|id| run.unit(**id).is_none()) {

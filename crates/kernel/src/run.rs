@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use kapell_model::plan::{CompiledWorkflow, Plan, PlanStep, StepIndex};
-use kapell_model::{Json, RunId, Timestamp};
+use kapell_model::{Json, RequestId, RunId, Timestamp};
 
+use crate::command::Command;
 use crate::entry::Accepted;
 use crate::error::Failure;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
@@ -45,6 +46,8 @@ pub struct Run {
     pub(crate) steps_over: u32,
     /// Events sent to this run that no step has waited for yet.
     pub(crate) signals: Vec<Json>,
+    /// What people asked and was done, the last of them.
+    pub(crate) requests: Vec<RequestId>,
     /// When the run has taken too long.
     pub(crate) deadline: Option<Timestamp>,
 }
@@ -271,6 +274,12 @@ impl Run {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+
+    /// Whether this was asked before under the same name, and done.
+    #[must_use]
+    pub fn has_done(&self, command: &Command) -> bool {
+        matches!(command, Command::Once { request, .. } if self.requests.contains(request))
     }
 
     /// What was gathered before the first step.

@@ -182,6 +182,30 @@ impl RunId {
     }
 }
 
+/// What somebody called a request that may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u128);
+
+impl RequestId {
+    /// The digest of what it is called, so that it is as short as it is long.
+    #[must_use]
+    pub fn of(name: &str) -> RequestId {
+        RequestId(digest(&[b"request", name.as_bytes()]))
+    }
+
+    /// All bits, for storing.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// Back from [`RequestId::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> RequestId {
+        RequestId(u128::from_be_bytes(bytes))
+    }
+}
+
 /// Where a run comes from, as far as its identity goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {

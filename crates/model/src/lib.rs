@@ -19,7 +19,7 @@ mod time;
 mod tool_ref;
 pub mod validate;
 
-pub use ids::{Epoch, Name, NotAName, NotARunId, Origin, RunId, Seq, ShardCount, ShardId};
+pub use ids::{Epoch, Name, NotAName, NotARunId, Origin, RequestId, RunId, Seq, ShardCount, ShardId};
 pub use json::{Json, NotJson};
 pub use schema::json_schema;
 pub use time::{NotASpan, Span, Timestamp};

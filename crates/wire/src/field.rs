@@ -4,7 +4,7 @@ use std::sync::Arc;
 use kapell_kernel::{ErrorClass, TaskError, UnitId};
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::{CompiledWorkflow, DefinitionDigest};
-use kapell_model::{Json, Name, RunId, Timestamp, ToolRef};
+use kapell_model::{Json, Name, RequestId, RunId, Timestamp, ToolRef};
 use kapell_proto::v1;
 
 use crate::error::DecodeError;
@@ -63,6 +63,10 @@ pub(crate) fn unit(field: Field, unit: Option<v1::UnitId>) -> Result<UnitId, Dec
 
 pub(crate) fn run(field: Field, bytes: &[u8]) -> Result<RunId, DecodeError> {
     sixteen(field, bytes).map(RunId::from_bytes)
+}
+
+pub(crate) fn request(field: Field, bytes: &[u8]) -> Result<RequestId, DecodeError> {
+    sixteen(field, bytes).map(RequestId::from_bytes)
 }
 
 pub(crate) fn name(field: Field, text: &str) -> Result<Name, DecodeError> {

@@ -211,7 +211,8 @@ async fn try_publish(node: &Node, event_type: &str, key: u32) -> v1::PublishResu
 }
 
 fn steer(run: &str) -> v1::SteerRequest {
-    v1::SteerRequest { run: run.to_owned(), by: "ann".to_owned(), reason: "to see".to_owned() }
+    let (run, by, reason) = (run.to_owned(), "ann".to_owned(), "to see".to_owned());
+    v1::SteerRequest { run, by, reason, ..v1::SteerRequest::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,16 +229,33 @@ async fn any_node_takes_any_request() {
     for (run, key) in runs.iter().zip(0..) {
         let (here, there) = if key % 2 == 0 { (&a, &b) } else { (&b, &a) };
         here.reaches(run, RunState::Waiting).await;
-        here.client.runs().pause(steer(run)).await.unwrap();
+        let pause = v1::SteerRequest { request_id: "pause".to_owned(), ..steer(run) };
+        here.client.runs().pause(pause.clone()).await.unwrap();
         assert_eq!(there.state(run).await, RunState::Paused);
         there.client.runs().resume(steer(run)).await.unwrap();
+        there.client.runs().pause(pause).await.unwrap();
+        assert_eq!(here.state(run).await, RunState::Waiting, "the first pause, which comes late");
         assert_eq!(news(here, key).await, 1, "the event reaches the run wherever it is");
         there.reaches(run, RunState::Completed).await;
         assert!(here.client.runs().replay(run).await.unwrap().same);
     }
+    cancels_twice(&a, &b, RUNS).await;
     assert_eq!(news(&a, 0).await, 0, "nobody waits for it any more");
     a.is_well().await;
     b.is_well().await;
+}
+
+/// The run is over by the time at which the same request comes again.
+async fn cancels_twice(a: &Node, b: &Node, key: u32) {
+    let run = a.start("parked", key).await;
+    let v1::SteerRequest { run, by, reason, .. } = steer(&run);
+    let cancel = v1::CancelRequest { run, by, reason, leave: false, request_id: "end".to_owned() };
+    a.client.runs().cancel(cancel.clone()).await.unwrap();
+    b.reaches(&cancel.run, RunState::Canceled).await;
+    assert_eq!(b.client.runs().cancel(cancel.clone()).await.unwrap().state(), RunState::Canceled);
+    let other = v1::CancelRequest { request_id: String::new(), ..cancel };
+    let refused = b.client.runs().cancel(other).await.unwrap_err();
+    assert!(refused.to_string().contains("ended"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

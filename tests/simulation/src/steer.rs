@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use kapell_kernel::Rejected;
 use kapell_proto::v1;
 use kapell_proto::v1::run_service_client::RunServiceClient;
 use serde_json::json;
@@ -68,11 +69,18 @@ impl Client {
     async fn steer(&self, happening: &Happening, run: String, stage: Stage) -> anyhow::Result<Stage> {
         let mut runs = RunServiceClient::new(self.channel().await?);
         let (by, reason) = ("ada".to_owned(), "so it is".to_owned());
-        let words = v1::SteerRequest { run: run.clone(), by: by.clone(), reason: reason.clone() };
+        // What was sent before may arrive still.
+        let request_id = format!("{}/{stage:?}", happening.id);
+        let words = v1::SteerRequest {
+            run: run.clone(),
+            by: by.clone(),
+            reason: reason.clone(),
+            request_id: request_id.clone(),
+        };
         match happening.kind {
             Kind::Cancel | Kind::Leave => {
                 let leave = happening.kind == Kind::Leave;
-                let canceled = runs.cancel(v1::CancelRequest { run, by, reason, leave }).await;
+                let canceled = runs.cancel(v1::CancelRequest { run, by, reason, leave, request_id }).await;
                 self.told(happening, "cancel", canceled)?;
                 Ok(Stage::Done)
             }
@@ -101,7 +109,7 @@ impl Client {
         }
     }
 
-    /// Done, or refused for good: both are answers.
+    /// Done, or refused for good: both are answers. Nobody else steers the run: it is as the request before has left it.
     fn told(
         &self,
         happening: &Happening,
@@ -111,7 +119,11 @@ impl Client {
         let text = match answer {
             Ok(_) => "done".to_owned(),
             Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::NotFound) => {
-                status.message().to_owned()
+                let text = status.message().to_owned();
+                if [Rejected::Paused, Rejected::NotPaused].iter().any(|wrong| wrong.to_string() == text) {
+                    self.world.lock().broken.push(format!("{what} {}: {text}", happening.id));
+                }
+                text
             }
             Err(status) => return Err(status.into()),
         };
@@ -146,8 +158,6 @@ impl Client {
                     self.world.lock().fixed.remove(&entry);
                 }
             }
-            // The answer to an earlier request was lost.
-            Err(status) if status.code() == Code::FailedPrecondition => {}
             Err(status) => return Err(status.into()),
         }
         self.world.log("client", &format!("{} is tried again", happening.id));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::future::join;
 use futures::{Stream, StreamExt as _};
-use kapell_kernel::{CancelMode, Command, Run};
+use kapell_kernel::{CancelMode, Command, Rejected, Run};
 use kapell_ledger::{Cursor, PAGE_MAX, RunQuery, RunState};
-use kapell_model::{Json, Origin, RunId, Timestamp};
+use kapell_model::{Json, Origin, RequestId, RunId, Timestamp};
 use kapell_proto::v1;
 use kapell_proto::v1::run_service_client::RunServiceClient;
 use kapell_wire::cloud_event::Event;
@@ -95,7 +95,8 @@ impl v1::run_service_server::RunService for Runs {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
         let event = signal_event(&self.0, &request)?;
-        steer(&self.0, run, Command::Signal { event: event.json }).await.map(Response::new)
+        let command = Command::Signal { event: event.json };
+        steer(&self.0, run, once(&request.request_id, command)).await.map(Response::new)
     }
 
     async fn cancel(&self, request: GrpcRequest<v1::CancelRequest>) -> Result<Response<v1::Run>, Status> {
@@ -104,7 +105,7 @@ impl v1::run_service_server::RunService for Runs {
         let mode = if request.leave { CancelMode::Leave } else { CancelMode::Undo };
         let (by, reason) = (status::by(&request.by)?, status::words("reason", &request.reason)?);
         let command = Command::Cancel { by, reason, mode };
-        steer(&self.0, run, command).await.map(Response::new)
+        steer(&self.0, run, once(&request.request_id, command)).await.map(Response::new)
     }
 
     async fn pause(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
@@ -112,13 +113,14 @@ impl v1::run_service_server::RunService for Runs {
         let run = status::run(&request.run)?;
         let (by, reason) = (status::by(&request.by)?, status::words("reason", &request.reason)?);
         let command = Command::Pause { by, reason };
-        steer(&self.0, run, command).await.map(Response::new)
+        steer(&self.0, run, once(&request.request_id, command)).await.map(Response::new)
     }
 
     async fn resume(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
         let request = request.into_inner();
         let run = status::run(&request.run)?;
-        steer(&self.0, run, Command::Resume { by: status::by(&request.by)? }).await.map(Response::new)
+        let command = Command::Resume { by: status::by(&request.by)? };
+        steer(&self.0, run, once(&request.request_id, command)).await.map(Response::new)
     }
 
     async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
@@ -127,7 +129,8 @@ impl v1::run_service_server::RunService for Runs {
             return RunServiceClient::new(owner).retry(forward::passed_on(request.into_inner())).await;
         }
         let request = request.into_inner();
-        retry(&self.0, run, Command::Retry { by: status::by(&request.by)? }).await.map(Response::new)
+        let command = Command::Retry { by: status::by(&request.by)? };
+        retry(&self.0, run, once(&request.request_id, command)).await.map(Response::new)
     }
 }
 
@@ -224,17 +227,34 @@ fn event_of(kind: &str, source: &str, id: &str, subject: Option<&str>, data: &Js
     event.make().map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
+/// A request that has an id is done once.
+fn once(request_id: &str, command: Command) -> Command {
+    if request_id.is_empty() {
+        return command;
+    }
+    Command::Once { request: RequestId::of(request_id), command: Box::new(command) }
+}
+
 /// Sends a command and gives the run as it is then. A caller that gives up before it has left the mailbox has not given
 /// it.
 pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, Status> {
     let unknown = SubmitError::NotFound(run);
     let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
+    let again = matches!(command, Command::Once { .. }).then(|| command.clone());
     let (reply, answered) = oneshot::channel();
     let asker = Arc::new(Asker);
     mailbox.submit(Request::Steer(Arc::downgrade(&asker), run, Box::new(command), replying(reply))).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
-    result.map_err(|error| status::of_submit(&error))?;
-    get(parts, run).await
+    match (result, again) {
+        // It may be over because this was done.
+        (Err(SubmitError::Rejected(Rejected::RunEnded) | SubmitError::NotFound(_)), Some(again)) => {
+            let (folded, _) = history(parts, run).await?;
+            let refused = || status::of_submit(&Rejected::RunEnded.into());
+            folded.has_done(&again).then(|| shard::view(&folded)).ok_or_else(refused)
+        }
+        (Ok(()), _) => get(parts, run).await,
+        (Err(error), _) => Err(status::of_submit(&error)),
+    }
 }
 
 /// The run from its shard, or from its history when it is over.

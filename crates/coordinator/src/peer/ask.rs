@@ -114,7 +114,7 @@ pub(super) fn may_be_repeated(request: &Request) -> bool {
     }
 }
 
-/// Answers an order: the same again is stale and changes nothing.
+/// Answers an order, or is remembered: the same again changes nothing.
 fn is_answer(command: &Command) -> bool {
     match command {
         Command::TakeTurn
@@ -128,7 +128,8 @@ fn is_answer(command: &Command) -> bool {
         | Command::SettleCall { .. }
         | Command::FireTimer(_)
         | Command::ReportChild { .. }
-        | Command::AcknowledgeEnd => true,
+        | Command::AcknowledgeEnd
+        | Command::Once { .. } => true,
         Command::DecideApproval { .. }
         | Command::DeliverEvent { .. }
         | Command::Signal { .. }

@@ -179,6 +179,7 @@ impl Supervised {
                 self.shards.insert(actor.get_id(), (shard, epoch));
                 self.actors.insert(shard, actor);
                 self.waits = false;
+                tracing::debug!(%shard, %epoch, "the shard is loaded");
                 self.placement.loaded(shard, epoch);
             }
             Err(failure) => {

@@ -423,6 +423,9 @@ impl ShardState {
             // Read before it was trimmed. What is written of the run now could not be understood after a restart.
             return Err(SubmitError::NotFound(id));
         }
+        if run.has_done(&command) {
+            return Ok(());
+        }
         let place = run.accepted().key.clone().map(|key| (run.workflow().namespace.clone(), key));
         self.runs.insert(id, run);
         let result = self.command(id, command, now, in_force);

@@ -117,6 +117,7 @@ fn change(unit: &mut Unit, entry: &Entry) {
         | Entry::SignalReceived { .. }
         | Entry::SignalTaken { .. }
         | Entry::FanJoined { .. }
+        | Entry::RequestDone { .. }
         | Entry::RunPaused { .. }
         | Entry::RunResumed { .. }
         | Entry::WindUpBegan { .. }

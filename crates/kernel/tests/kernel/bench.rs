@@ -12,7 +12,7 @@ use kapell_kernel::{Ended, ErrorClass};
 use kapell_model::catalogue::Catalogue;
 use kapell_model::definition::{Definition, EffectClass};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, Name, RunId, ShardCount, ShardId, Timestamp};
+use kapell_model::{Json, Name, RequestId, RunId, ShardCount, ShardId, Timestamp};
 use serde_json::{Value, json};
 
 /// When every run of these tests is accepted.
@@ -376,6 +376,10 @@ pub(crate) fn pause() -> Command {
 
 pub(crate) fn resume() -> Command {
     Command::Resume { by: "ann".into() }
+}
+
+pub(crate) fn once(name: &str, command: Command) -> Command {
+    Command::Once { request: RequestId::of(name), command: Box::new(command) }
 }
 
 pub(crate) fn retry() -> Command {

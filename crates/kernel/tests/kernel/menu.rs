@@ -203,7 +203,8 @@ pub(crate) fn answers_once(command: &Command) -> bool {
         | Command::BindOutcome { .. }
         | Command::Pause { .. }
         | Command::Resume { .. }
-        | Command::Cancel { .. } => true,
+        | Command::Cancel { .. }
+        | Command::Once { .. } => true,
         // Two signals are two signals; a run that failed again may be retried again.
         Command::Signal { .. } | Command::Retry { .. } => false,
     }

@@ -3,12 +3,13 @@ use kapell_kernel::{
     ApprovalKey, Attempt, CallNo, CallVerdict, CancelMode, Command, Ending, Entry, ErrorClass, Order,
     OrderKey, ParentRef, Phase, PlanSource, QuestionKind, Rejected, Status, TimerKey, Verdict,
 };
+use kapell_model::limits::REQUESTS_KEPT;
 use kapell_model::{Json, RunId, ShardId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{
-    Bench, START, Start, answered, cancel, catalogue, event, one, pause, resume, retry, seconds, unknown,
-    verdict, workflow,
+    Bench, START, Start, answered, cancel, catalogue, event, once, one, pause, resume, retry, seconds,
+    unknown, verdict, workflow,
 };
 use crate::menu::is_working;
 
@@ -202,6 +203,37 @@ fn a_paused_run_begins_nothing_and_hides_its_retry_timers() {
     assert!(bench.run.ended().is_none(), "not even its end");
     bench.ok(resume());
     assert!(bench.run.ended().is_some());
+}
+
+#[test]
+fn what_was_asked_before_under_the_same_name_undoes_nothing_when_it_comes_again() {
+    let mut bench = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.read" }] }));
+    let first = once("first", pause());
+    let entries = bench.ok(first.clone());
+    assert!(matches!(entries[..], [Entry::RunPaused { .. }, Entry::RequestDone { .. }]), "{entries:?}");
+    assert_eq!(bench.ok(first.clone()), [], "and it is not refused");
+    bench.ok(once("second", resume()));
+    assert_eq!(bench.ok(first), []);
+    assert!(!bench.run.is_paused());
+    assert_eq!(bench.refused(once("third", resume())), Rejected::NotPaused);
+    bench.ok(once("fourth", pause()));
+    bench.ok(once("third", resume()));
+    let told = once("told", Command::Signal { event: event("a", "b") });
+    assert!(!bench.ok(told.clone()).is_empty());
+    assert_eq!(bench.ok(told), []);
+}
+
+#[test]
+fn a_run_remembers_the_last_of_what_was_asked() {
+    let mut bench = Bench::of(&json!({ "steps": [{ "id": "a", "skill": "do.read" }] }));
+    let told = |no: usize| once(&no.to_string(), Command::Signal { event: event("a", "b") });
+    for no in 0..=REQUESTS_KEPT {
+        bench.ok(told(no));
+    }
+    for no in 1..=REQUESTS_KEPT {
+        assert_eq!(bench.ok(told(no)), [], "{no}");
+    }
+    assert!(!bench.ok(told(0)).is_empty(), "the oldest is forgotten");
 }
 
 #[test]

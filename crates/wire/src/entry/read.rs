@@ -131,6 +131,9 @@ pub(crate) fn from_proto(
         Kind::FanJoined(entry) => {
             Entry::FanJoined { step: StepIndex(entry.step), output: json("FanJoined.output", &entry.output)? }
         }
+        Kind::RequestDone(entry) => {
+            Entry::RequestDone { request: field::request("RequestDone.request", &entry.request)? }
+        }
         Kind::RunPaused(entry) => Entry::RunPaused { by: entry.by.into(), reason: entry.reason.into() },
         Kind::RunResumed(entry) => Entry::RunResumed { by: entry.by.into() },
         Kind::WindUpBegan(entry) => {

@@ -110,6 +110,9 @@ pub(crate) fn to_proto(record: Timestamp, entry: &Entry) -> Kind {
         Entry::FanJoined { step, output } => {
             Kind::FanJoined(proto::FanJoined { step: step.0, output: text(output) })
         }
+        Entry::RequestDone { request } => {
+            Kind::RequestDone(proto::RequestDone { request: request.to_bytes().to_vec() })
+        }
         Entry::RunPaused { by, reason } => {
             Kind::RunPaused(proto::RunPaused { by: by.to_string(), reason: reason.to_string() })
         }

@@ -8,7 +8,7 @@ use kapell_proto::journal::run_image::Phase;
 use super::unit::{forward_from, forward_to};
 use crate::entry;
 use crate::error::DecodeError;
-use crate::field::{json, json_list, json_option, required, time};
+use crate::field::{json, json_list, json_option, request, required, time};
 use crate::plan;
 use crate::record::Definitions;
 use crate::task::{unit_of, unit_to};
@@ -23,6 +23,7 @@ pub(super) fn to_proto(run: &RunImage) -> proto::RunImage {
         cleared: run.cleared.iter().map(|unit| unit_to(*unit)).collect(),
         failed: run.failed.map(unit_to),
         signals: run.signals.iter().map(ToString::to_string).collect(),
+        requests: run.requests.iter().map(|request| request.to_bytes().to_vec()).collect(),
         deadline_ms: run.deadline.map(|at| at.0),
         planned: run.planned,
         phase: Some(phase_to(&run.phase)),
@@ -46,6 +47,7 @@ pub(super) fn from_proto(
         cleared: run.cleared.iter().map(unit_of).collect(),
         failed: run.failed.as_ref().map(unit_of),
         signals: json_list("RunImage.signals", &run.signals)?,
+        requests: run.requests.iter().map(|id| request("RunImage.requests", id)).collect::<Result<_, _>>()?,
         deadline: time(run.deadline_ms),
     })
 }

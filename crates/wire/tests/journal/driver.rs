@@ -8,7 +8,7 @@ use kapell_kernel::{
 };
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, ShardCount, Timestamp};
+use kapell_model::{Json, RequestId, ShardCount, Timestamp};
 use serde_json::json;
 
 use crate::world::{WORLD, run_id};
@@ -60,7 +60,11 @@ impl Driver {
         // Rarely enough that runs come far.
         match what {
             255 => return Some(Command::Cancel { by: "ann".into(), reason: "no".into(), mode: mode(how) }),
-            250..=254 => return Some(Command::Pause { by: "ann".into(), reason: "wait".into() }),
+            250..=254 => {
+                let pause = Command::Pause { by: "ann".into(), reason: "wait".into() };
+                let request = RequestId::of(&how.to_string());
+                return Some(Command::Once { request, command: Box::new(pause) });
+            }
             235..=249 => return Some(Command::Resume { by: "bob".into() }),
             230..=234 => return Some(Command::Retry { by: "bob".into() }),
             220..=229 => return Some(Command::Signal { event: told(how) }),

@@ -10,14 +10,14 @@ use kapell_kernel::{
 };
 use kapell_model::definition::{EffectClass, OnExpire};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, Timestamp};
+use kapell_model::{Json, RequestId, Timestamp};
 use kapell_wire::{DefinitionRecord, DefinitionsImage, Image};
 
 use crate::driver::accepted;
 use crate::world::{WORLD, run_id};
 
 /// How many kinds of entries there are.
-pub(crate) const KINDS: usize = 32;
+pub(crate) const KINDS: usize = 33;
 
 /// Name of the golden file of an entry's kind.
 pub(crate) fn kind_of(entry: &Entry) -> &'static str {
@@ -46,6 +46,7 @@ pub(crate) fn kind_of(entry: &Entry) -> &'static str {
         Entry::SignalReceived { .. } => "signal-received",
         Entry::SignalTaken { .. } => "signal-taken",
         Entry::FanJoined { .. } => "fan-joined",
+        Entry::RequestDone { .. } => "request-done",
         Entry::RunPaused { .. } => "run-paused",
         Entry::RunResumed { .. } => "run-resumed",
         Entry::WindUpBegan { .. } => "wind-up-began",
@@ -205,6 +206,7 @@ pub(crate) fn entries() -> Vec<(String, Entry)> {
         ("", Entry::SignalReceived { event: told.clone() }),
         ("", Entry::SignalTaken { position: 4 }),
         ("", Entry::FanJoined { step: StepIndex(2), output: json(r#"{"results":[]}"#) }),
+        ("", Entry::RequestDone { request: RequestId::of("first") }),
         ("", Entry::RunPaused { by: "ann".into(), reason: "look".into() }),
         ("", Entry::RunResumed { by: "bob".into() }),
         ("failed", wind_up(failure(Some(unit)), Undo::Steps)),
@@ -323,6 +325,7 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
         cleared: vec![item(2, 3), step(0)],
         failed: Some(item(2, 10)),
         signals: vec![json("{}")],
+        requests: vec![],
         deadline: Some(at),
     };
     let of = |phase| RunImage {
@@ -356,6 +359,8 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
         steps: vec![(StepIndex(0), StepImage::One(Box::new(Forward { unit: asking, undo: None })))],
         ..of(PhaseImage::Running)
     };
+    let requests = ["first", "second"].map(RequestId::of).to_vec();
+    let asked_once = RunImage { requests, ..of(PhaseImage::Running) };
     let definitions = DefinitionsImage {
         revision: 9,
         current: vec![json("{}")],
@@ -367,6 +372,7 @@ pub(crate) fn images() -> Vec<(&'static str, Image)> {
         ("image-run.queued", run(of(PhaseImage::Queued))),
         ("image-run.timed-children", run(timed)),
         ("image-run.asking", run(asking)),
+        ("image-run.asked", run(asked_once)),
         ("image-run.gathering", run(of(PhaseImage::Gathering))),
         ("image-run.planning", run(small)),
         ("image-run.winding-up", run(of(winding_up))),

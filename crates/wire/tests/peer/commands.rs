@@ -6,14 +6,14 @@ use kapell_kernel::{
     ApprovalAnswer, ApprovalKey, Attempt, CallNo, CallOutcome, CallVerdict, CancelMode, Command, Ending,
     ErrorClass, Failure, PlanSource, QuestionKind, TaskError, TimerKey, UnitId, Verdict,
 };
-use kapell_model::Json;
 use kapell_model::definition::EffectClass;
 use kapell_model::plan::StepIndex;
+use kapell_model::{Json, RequestId};
 
 use crate::world::WORLD;
 
 /// How many kinds of commands there are.
-pub(crate) const KINDS: usize = 20;
+pub(crate) const KINDS: usize = 21;
 
 /// Name of a command's kind.
 pub(crate) fn kind_of(command: &Command) -> &'static str {
@@ -38,6 +38,7 @@ pub(crate) fn kind_of(command: &Command) -> &'static str {
         Command::Resume { .. } => "resume",
         Command::Cancel { .. } => "cancel",
         Command::Retry { .. } => "retry",
+        Command::Once { .. } => "once",
     }
 }
 
@@ -148,6 +149,7 @@ fn of_people() -> Vec<(&'static str, Command)> {
     let (unit, attempt) = (unit(), Attempt(2));
     let of_unit = ApprovalKey::Unit(unit, attempt);
     let of_call = ApprovalKey::Call(unit, CallNo(0), attempt);
+    let once = |command| Command::Once { request: RequestId::of("first"), command: Box::new(command) };
     let cancel = |mode| Command::Cancel { by: "ann".into(), reason: "no".into(), mode };
     vec![
         ("unit", Command::DecideApproval { key: of_unit, answer: answer(true, None) }),
@@ -160,5 +162,6 @@ fn of_people() -> Vec<(&'static str, Command)> {
         ("undo", cancel(CancelMode::Undo)),
         ("leave", cancel(CancelMode::Leave)),
         ("", Command::Retry { by: "ann".into() }),
+        ("", once(Command::Pause { by: "ann".into(), reason: "lunch".into() })),
     ]
 }

@@ -7,7 +7,7 @@ use kapell_kernel::{
     Failure, OrderKey, PlanSource, Rejected, TaskError, TimerKey, UnitId, Verdict,
 };
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, ToolRef};
+use kapell_model::{Json, RequestId, ToolRef};
 use kapell_proto::peer::v1 as proto;
 use kapell_wire::peer::{command_from, command_to, rejected_from, rejected_to};
 use proptest::prelude::*;
@@ -144,6 +144,9 @@ impl Values {
             Command::Resume { .. } => Command::Resume { by: v.text },
             Command::Cancel { mode, .. } => Command::Cancel { by: v.text, reason: v.other, mode },
             Command::Retry { .. } => Command::Retry { by: v.text },
+            Command::Once { command, .. } => {
+                Command::Once { request: RequestId::of(&v.text), command: Box::new(self.command(*command)) }
+            }
         }
     }
 

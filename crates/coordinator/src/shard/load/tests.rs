@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kapell_kernel::{Attempt, Command, ErrorClass, TaskError, UnitId};
 use kapell_model::plan::StepIndex;
-use kapell_model::{Json, Name, ShardCount};
+use kapell_model::{Json, Name, RequestId, ShardCount};
 use kapell_wire::DefinitionRecord;
 use serde_json::json;
 
@@ -92,9 +92,13 @@ impl Bench {
     /// A run that has failed.
     fn failed(&mut self, run: u32) {
         self.start(run, "work");
+        self.breaks(run, Attempt(1));
+    }
+
+    fn breaks(&mut self, run: u32, attempt: Attempt) {
         let result = Err(TaskError::new(ErrorClass::Permanent, "it broke"));
         let unit = UnitId::step(StepIndex(0));
-        self.tell(run, Command::FinishTask { unit, attempt: Attempt(1), result });
+        self.tell(run, Command::FinishTask { unit, attempt, result });
         assert!(!self.shard.runs.contains_key(&id(run)), "it is over");
     }
 
@@ -124,10 +128,14 @@ impl Bench {
     }
 
     fn revive(&mut self, past: Past) -> Result<(), SubmitError> {
+        self.revive_for(past, retry())
+    }
+
+    fn revive_for(&mut self, past: Past, retry: Command) -> Result<(), SubmitError> {
         let (reply, answer) = std::sync::mpsc::channel();
-        let retry = Box::new(Command::Retry { by: "ada".into() });
         let tell = Box::new(move |result| drop(reply.send(result)));
-        self.shard.apply(Request::Revive(past, retry, tell), NOW, &self.definitions.in_force());
+        let request = Request::Revive(past, Box::new(retry), tell);
+        self.shard.apply(request, NOW, &self.definitions.in_force());
         for output in std::mem::take(&mut self.shard.outputs) {
             if let Output::Reply(reply) = output {
                 reply();
@@ -136,6 +144,10 @@ impl Bench {
         self.flush();
         answer.recv().unwrap()
     }
+}
+
+fn retry() -> Command {
+    Command::Retry { by: "ada".into() }
 }
 
 #[tokio::test]
@@ -185,6 +197,20 @@ fn a_run_that_is_set_going_again_keeps_its_history_until_a_checkpoint_holds_it()
     assert_eq!(bench.shard.trim_to(through), Some(kept), "else a crash now would lose the run");
     let through = bench.checkpoint();
     assert_eq!(bench.shard.trim_to(through), Some(through), "the image has it all");
+}
+
+/// The first time it was on its way until the run had failed again.
+#[test]
+fn a_retry_that_comes_a_second_time_sets_nothing_going() {
+    let mut bench = Bench::new(0);
+    bench.failed(1);
+    let first = Command::Once { request: RequestId::of("first"), command: Box::new(retry()) };
+    let past = bench.past(1).unwrap();
+    assert_eq!(bench.revive_for(past, first.clone()), Ok(()));
+    bench.breaks(1, Attempt(2));
+    let (past, last) = (bench.past(1).unwrap(), bench.shard.last);
+    assert_eq!(bench.revive_for(past, first), Ok(()), "it was done");
+    assert_eq!((bench.shard.runs.len(), bench.shard.last), (0, last), "and is not done again");
 }
 
 #[test]

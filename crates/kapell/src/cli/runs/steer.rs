@@ -25,11 +25,19 @@ pub(crate) struct Steer {
     /// Why, for the run's story.
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
+    /// What was done under this id is not done again, so that the command may be repeated.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 impl Steer {
     fn request(self) -> v1::SteerRequest {
-        v1::SteerRequest { run: self.run, by: self.actor.by, reason: self.reason }
+        v1::SteerRequest {
+            run: self.run,
+            by: self.actor.by,
+            reason: self.reason,
+            request_id: self.request_id.unwrap_or_default(),
+        }
     }
 
     pub(crate) async fn pause(self, to: &ClientSettings) -> Result<(), Failure> {
@@ -57,8 +65,8 @@ pub(crate) struct Cancel {
 
 impl Cancel {
     pub(crate) async fn run(self, to: &ClientSettings) -> Result<(), Failure> {
-        let v1::SteerRequest { run, by, reason } = self.steer.request();
-        let request = v1::CancelRequest { run, by, reason, leave: self.leave };
+        let v1::SteerRequest { run, by, reason, request_id } = self.steer.request();
+        let request = v1::CancelRequest { run, by, reason, leave: self.leave, request_id };
         show(to, &to.client().await?.runs().cancel(request).await?)
     }
 }
@@ -77,6 +85,9 @@ pub(crate) struct Signal {
     /// Data: JSON, @FILE, or @- for standard input.
     #[arg(long, value_name = "JSON|@FILE")]
     data: Option<JsonArgument>,
+    /// The same id signals once, so that the command may be repeated.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 impl Signal {
@@ -86,6 +97,7 @@ impl Signal {
             r#type: self.event_type,
             data: json_or_empty(self.data.as_ref(), "--data")?,
             subject: self.subject.unwrap_or_default(),
+            request_id: self.request_id.unwrap_or_default(),
         };
         show(to, &to.client().await?.runs().signal(request).await?)
     }

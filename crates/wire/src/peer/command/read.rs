@@ -92,6 +92,10 @@ pub fn command_from(command: proto::Command) -> Result<Command, DecodeError> {
             Command::Cancel { by: by.into(), reason: reason.into(), mode: mode_from(mode)? }
         }
         Kind::Retry(by) => Command::Retry { by: by.into() },
+        Kind::DoOnce(once) => Command::Once {
+            request: field::request("DoOnce.request", &once.request)?,
+            command: Box::new(command_from(*required("DoOnce.command", once.command)?)?),
+        },
     })
 }
 

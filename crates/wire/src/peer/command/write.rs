@@ -76,6 +76,10 @@ pub fn command_to(command: &Command) -> proto::Command {
             Kind::Cancel(proto::CancelRun { by, reason, mode: mode.into() })
         }
         Command::Retry { by } => Kind::Retry(by.to_string()),
+        Command::Once { request, command } => Kind::DoOnce(Box::new(proto::DoOnce {
+            request: request.to_bytes().to_vec(),
+            command: Some(Box::new(command_to(command))),
+        })),
     };
     proto::Command { kind: Some(kind) }
 }
