@@ -2,7 +2,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
-use kapell_journal::{AcquireError, Acquired, AppendError, Batch, ReadError, Record};
+use kapell_journal::{AcquireError, Acquired, AppendError, Batch, ReadError, Record, RunImage};
 use kapell_model::{Epoch, Seq, ShardId};
 
 use super::{Opened, Stop, Store, image, record, run};
@@ -282,4 +282,30 @@ pub fn many_small_checkpoints_stay_readable(store: &mut dyn Store) {
     assert_eq!(images.len(), 9, "run 7 is gone");
     assert_eq!(images[0], image(0, 0, Some("round 50")));
     assert_eq!(images[8], image(0, 9, Some("round 49")));
+}
+
+/// More of them, and more bytes, than a backend hands out at once; some of nothing, and one that fills what is read at once.
+pub fn what_is_read_in_parts_is_whole(store: &mut dyn Store) {
+    let mut opened = Opened::new(store);
+    opened.acquire(0, 1).unwrap();
+    let small = |low: u128| record(0, low, if low % 3 == 0 { "" } else { "small" });
+    let mut records: Vec<Record> = (0..5_000).map(small).collect();
+    for (at, mib) in [(10, 1), (11, 5), (12, 1), (4_000, 2), (4_001, 2), (4_002, 1), (4_999, 3)] {
+        records[at].payload = Bytes::from(vec![mib as u8; mib << 20]);
+    }
+    let mut next = 1;
+    for some in records.chunks(500) {
+        opened.append(0, 1, next, some.to_vec()).unwrap();
+        next += some.len() as u64;
+    }
+    let state = |record: &Record| RunImage { run: record.run, state: Some(record.payload.clone()) };
+    let mut images: Vec<RunImage> = records.iter().map(state).collect();
+    opened.checkpoint(0, 1, 5_000, images.clone()).unwrap();
+    opened.reopen(Stop::Crash { seed: 6 });
+    images.sort_by_key(|image| image.run);
+    assert!(opened.images(0).unwrap() == images, "images are as they were stored");
+    for after in [0, 11, 3_999] {
+        let read = opened.read(0, after as u64).unwrap();
+        assert!(read.iter().map(|placed| &placed.record).eq(&records[after..]), "after {after}");
+    }
 }

@@ -158,6 +158,7 @@ macro_rules! journal_contract {
             checkpoints_add_up_and_removed_runs_are_gone,
             a_checkpoint_covers_only_what_is_durable,
             a_trim_needs_a_checkpoint_and_numbers_go_on,
+            what_is_read_in_parts_is_whole,
             payloads_of_any_size_survive,
             many_small_checkpoints_stay_readable,
         );
