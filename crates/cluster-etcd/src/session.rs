@@ -187,7 +187,8 @@ impl EtcdSession {
         self.registration.lose(Lost::Left);
         let Registration { lease, endpoints, .. } = &*self.registration;
         let retry_after = endpoints.call_timeout();
-        let until = Instant::now() + retry_after * TRIES;
+        // By then the lease is over, whoever is told.
+        let until = self.registration.valid_until();
         calls::revoke(endpoints, lease.id, until)
             .await
             .map_err(|trouble| SessionError::Unavailable { reason: trouble.into_reason(), retry_after })

@@ -133,7 +133,7 @@ impl Etcd {
 
     /// Stops a member from doing anything; its connections stay open and silent.
     pub fn freeze(&mut self, member: usize) {
-        process::send(self.members[member].child.as_ref().expect("the member runs"), Signal::STOP);
+        process::stop(self.members[member].child.as_ref().expect("the member runs"));
     }
 
     /// Lets a frozen member go on.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::network::Host;
 
@@ -86,6 +86,12 @@ pub(crate) fn ask(address: SocketAddr, path: &str) -> String {
 /// Sends a signal to a process that runs.
 pub(crate) fn send(child: &Child, signal: Signal) {
     kill_process(pid(child), signal).unwrap();
+}
+
+/// Stops a process, and waits until each of its threads has.
+pub(crate) fn stop(child: &Child) {
+    send(child, Signal::STOP);
+    waitpid(Some(pid(child)), WaitOptions::UNTRACED).unwrap();
 }
 
 /// Sends a signal and waits for the end; kills what does not end.

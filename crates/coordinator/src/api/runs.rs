@@ -245,16 +245,16 @@ pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result
     let asker = Arc::new(Asker);
     mailbox.submit(Request::Steer(Arc::downgrade(&asker), run, Box::new(command), replying(reply))).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
-    match (result, again) {
-        // It may be over because this was done.
-        (Err(SubmitError::Rejected(Rejected::RunEnded) | SubmitError::NotFound(_)), Some(again)) => {
-            let (folded, _) = history(parts, run).await?;
-            let refused = || status::of_submit(&Rejected::RunEnded.into());
-            folded.has_done(&again).then(|| shard::view(&folded)).ok_or_else(refused)
-        }
-        (Ok(()), _) => get(parts, run).await,
-        (Err(error), _) => Err(status::of_submit(&error)),
+    let Err(error) = result else { return get(parts, run).await };
+    if let (SubmitError::Rejected(Rejected::RunEnded) | SubmitError::NotFound(_), Some(again)) =
+        (&error, again)
+        && let Ok((folded, _)) = history(parts, run).await
+        && folded.has_done(&again)
+    {
+        // It may be over because of it.
+        return Ok(shard::view(&folded));
     }
+    Err(status::of_submit(&error))
 }
 
 /// The run from its shard, or from its history when it is over.

@@ -297,9 +297,13 @@ impl Placement {
     }
 
     fn free(&mut self, shard: ShardId, epoch: Epoch) {
+        self.route(shard, Route::Nowhere);
+        if self.mode == Mode::Leaving {
+            // Nobody wants it while this node is a member, and all of them are free at once when it is none.
+            return self.set(shard, Stage::Away);
+        }
         self.set(shard, Stage::Releasing);
         self.freed.insert(shard, epoch);
-        self.route(shard, Route::Nowhere);
         self.acts.push(Act::Release(shard, epoch));
     }
 

@@ -79,6 +79,11 @@ fn freed(shard: ShardId) -> [Act; 3] {
     [Act::Disown(shard), Act::Route(shard, Route::Nowhere), Act::Release(shard, Epoch(7))]
 }
 
+/// The same when the node leaves: with it the cluster loses everything that it holds.
+fn left(shard: ShardId) -> [Act; 2] {
+    [Act::Disown(shard), Act::Route(shard, Route::Nowhere)]
+}
+
 #[test]
 fn a_node_asks_for_its_shards_and_follows_the_owners_of_the_others() {
     let mut bench = Bench::held();
@@ -125,7 +130,7 @@ fn a_shard_that_may_be_ours_is_asked_for_until_the_cluster_answers_though_it_is_
 }
 
 #[test]
-fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
+fn a_node_that_leaves_has_handed_over_every_shard() {
     let mut bench = Bench::held();
     let mine = bench.mine;
     bench.placement.leave();
@@ -138,10 +143,24 @@ fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     bench.placement.gone(mine, Epoch(6));
     assert_eq!(bench.acts(mine), [], "an older actor says nothing about this one");
     bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), left(mine));
+    assert!(bench.placement.is_empty());
+    bench.owners(&[(mine, owner("a", 7))]);
+    assert_eq!(bench.acts(mine), [], "the node has yet to leave");
+    assert!(bench.placement.is_empty());
+}
+
+#[test]
+fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.members(members(&["b"]));
+    bench.placement.answered();
+    assert_eq!(bench.acts(mine), [Act::Ping, Act::HandOver(mine, Epoch(7))]);
+    bench.placement.gone(mine, Epoch(7));
     assert_eq!(bench.acts(mine), freed(mine));
     bench.placement.released(mine);
     assert_eq!(bench.acts(mine), []);
-    assert!(bench.placement.is_empty());
 }
 
 #[test]
@@ -170,7 +189,7 @@ fn a_shard_that_dies_while_the_cluster_is_asked_is_given_up() {
     bench.placement.leave();
     assert_eq!(bench.acts(mine), [Act::Ping]);
     bench.placement.died(mine, Epoch(7), Death::Failed);
-    assert_eq!(bench.acts(mine), freed(mine));
+    assert_eq!(bench.acts(mine), left(mine));
     bench.placement.answered();
     assert_eq!(bench.acts(mine), []);
 }
@@ -213,7 +232,7 @@ fn a_shard_that_cannot_be_loaded_does_not_keep_the_node_from_leaving() {
     bench.placement.leave();
     bench.placement.acts();
     bench.placement.died(mine, Epoch(7), Death::Failed);
-    assert_eq!(bench.acts(mine), freed(mine));
+    assert_eq!(bench.acts(mine), left(mine));
 }
 
 #[test]
@@ -246,14 +265,15 @@ fn a_shard_that_was_lost_while_it_was_loading_is_ended_when_it_has_loaded() {
 }
 
 #[test]
-fn a_shard_that_comes_when_the_node_leaves_is_released_at_once() {
+fn a_shard_that_comes_when_the_node_leaves_is_given_up_at_once() {
     let mut bench = Bench::new();
     let mine = bench.mine;
     bench.placement.joined(members(&["a"]), Owners::new());
     bench.placement.leave();
     bench.placement.acts();
     bench.placement.acquired(mine, Epoch(7));
-    assert_eq!(bench.acts(mine), [Act::Release(mine, Epoch(7))]);
+    assert_eq!(bench.acts(mine), []);
+    assert!(!bench.holds(mine));
 }
 
 #[test]
