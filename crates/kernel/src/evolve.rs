@@ -6,7 +6,7 @@ mod steps;
 mod unit;
 
 use kapell_model::limits::REQUESTS_KEPT;
-use kapell_model::{Json, RunId};
+use kapell_model::{Json, RequestId, RunId};
 
 use crate::command::PlanSource;
 use crate::entry::{Accepted, Entry};
@@ -196,6 +196,13 @@ fn order_of_call(run: &Run, id: UnitId, no: CallNo) -> Vec<Order> {
     run.unit(id).and_then(|unit| unit.call(no)).and_then(|call| call_order(id, call)).into_iter().collect()
 }
 
+fn remember(run: &mut Run, request: RequestId) {
+    if run.requests.len() == REQUESTS_KEPT {
+        run.requests.remove(0);
+    }
+    run.requests.push(request);
+}
+
 /// table: one line for each entry that is about the run as a whole.
 fn apply(run: &mut Run, entry: &Entry) {
     match entry {
@@ -225,12 +232,7 @@ fn apply(run: &mut Run, entry: &Entry) {
                 run.signals.remove(*position as usize);
             }
         }
-        Entry::RequestDone { request } => {
-            if run.requests.len() == REQUESTS_KEPT {
-                run.requests.remove(0);
-            }
-            run.requests.push(*request);
-        }
+        Entry::RequestDone { request } => remember(run, *request),
         Entry::RunPaused { .. } => run.paused = true,
         Entry::RunResumed { .. } => run.paused = false,
         Entry::WindUpBegan { towards, undo, children } => {
