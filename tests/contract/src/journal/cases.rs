@@ -288,7 +288,7 @@ pub fn many_small_checkpoints_stay_readable(store: &mut dyn Store) {
 pub fn what_is_read_in_parts_is_whole(store: &mut dyn Store) {
     let mut opened = Opened::new(store);
     opened.acquire(0, 1).unwrap();
-    let small = |low: u128| record(0, low, if low % 3 == 0 { "" } else { "small" });
+    let small = |low: u128| record(0, low, if low.is_multiple_of(3) { "" } else { "small" });
     let mut records: Vec<Record> = (0..5_000).map(small).collect();
     for (at, mib) in [(10, 1), (11, 5), (12, 1), (4_000, 2), (4_001, 2), (4_002, 1), (4_999, 3)] {
         records[at].payload = Bytes::from(vec![mib as u8; mib << 20]);
