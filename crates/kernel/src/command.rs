@@ -171,6 +171,14 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What somebody called it who may send it again.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        if let Command::Once { request, .. } = self { Some(*request) } else { None }
+    }
+}
+
 /// How a run is canceled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelMode {

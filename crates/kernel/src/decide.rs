@@ -27,7 +27,7 @@ type Decided = Result<Vec<Entry>, Rejected>;
 
 /// table: which entries a command leads to, one line for each command.
 pub fn decide(run: &Run, at: Timestamp, command: Command, context: &Context<'_>) -> Decided {
-    if run.has_done(&command) {
+    if command.request().is_some_and(|request| run.has_done(request)) {
         return Ok(Vec::new());
     }
     match command {

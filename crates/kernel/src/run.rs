@@ -6,7 +6,6 @@ use std::sync::Arc;
 use kapell_model::plan::{CompiledWorkflow, Plan, PlanStep, StepIndex};
 use kapell_model::{Json, RequestId, RunId, Timestamp};
 
-use crate::command::Command;
 use crate::entry::Accepted;
 use crate::error::Failure;
 use crate::unit::{Attempt, Side, Status, Unit, UnitId};
@@ -276,10 +275,10 @@ impl Run {
         self.paused
     }
 
-    /// Whether this was asked before under the same name, and done.
+    /// Whether it is remembered that this was done.
     #[must_use]
-    pub fn has_done(&self, command: &Command) -> bool {
-        matches!(command, Command::Once { request, .. } if self.requests.contains(request))
+    pub fn has_done(&self, request: RequestId) -> bool {
+        self.requests.contains(&request)
     }
 
     /// What was gathered before the first step.

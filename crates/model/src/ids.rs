@@ -187,7 +187,7 @@ impl RunId {
 pub struct RequestId(u128);
 
 impl RequestId {
-    /// The digest of what it is called, so that it is as short as it is long.
+    /// The digest of what it is called: sixteen bytes, however long that is.
     #[must_use]
     pub fn of(name: &str) -> RequestId {
         RequestId(digest(&[b"request", name.as_bytes()]))

@@ -43,7 +43,7 @@ pub const SIGNALS_BYTES_MAX: usize = 8 << 20;
 pub const KEY_BYTES_MAX: usize = 1 << 10;
 /// Longest name or reason that somebody gives who steers a run or answers a question, in bytes.
 pub const WORDS_BYTES_MAX: usize = 4 << 10;
-/// What people asked of a run that it remembers, so that it meets the same again: the oldest is forgotten.
+/// Requests of people that a run remembers as done, by their ids. The oldest is forgotten first.
 pub const REQUESTS_KEPT: usize = 32;
 /// Deepest nesting of subworkflows.
 pub const NESTING_MAX: u32 = 16;

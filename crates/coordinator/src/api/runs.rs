@@ -240,16 +240,16 @@ fn once(request_id: &str, command: Command) -> Command {
 pub(super) async fn steer(parts: &Parts, run: RunId, command: Command) -> Result<v1::Run, Status> {
     let unknown = SubmitError::NotFound(run);
     let mailbox = parts.links.of_run(run).ok_or_else(|| status::of_submit(&unknown))?;
-    let again = matches!(command, Command::Once { .. }).then(|| command.clone());
+    let request = command.request();
     let (reply, answered) = oneshot::channel();
     let asker = Arc::new(Asker);
     mailbox.submit(Request::Steer(Arc::downgrade(&asker), run, Box::new(command), replying(reply))).await;
     let result = answered.await.map_err(|_| status::of_submit(&SubmitError::Unavailable))?;
     let Err(error) = result else { return get(parts, run).await };
-    if let (SubmitError::Rejected(Rejected::RunEnded) | SubmitError::NotFound(_), Some(again)) =
-        (&error, again)
+    if let (SubmitError::Rejected(Rejected::RunEnded) | SubmitError::NotFound(_), Some(request)) =
+        (&error, request)
         && let Ok((folded, _)) = history(parts, run).await
-        && folded.has_done(&again)
+        && folded.has_done(request)
     {
         // It may be over because of it.
         return Ok(shard::view(&folded));

@@ -336,7 +336,8 @@ impl Supervised {
         };
         self.args.runtime.jobs.spawn(CLUSTER, async move {
             // Told until it knows: the session lives on, and nobody else is given the shard before.
-            insist(|| session.release(shard, epoch), "the cluster was not told that a shard is free").await;
+            let otherwise = format!("the cluster was not told that shard {shard} is free");
+            insist(|| session.release(shard, epoch), &otherwise).await;
             drop(myself.cast(PlacementMessage::Released(no, shard)));
         });
     }
@@ -390,7 +391,7 @@ impl Supervised {
 }
 
 /// Until the cluster has answered, or the session is over.
-async fn insist<F>(call: impl Fn() -> F, otherwise: &'static str)
+async fn insist<F>(call: impl Fn() -> F, otherwise: &str)
 where
     F: Future<Output = Result<(), SessionError>>,
 {

@@ -298,8 +298,8 @@ impl Placement {
 
     fn free(&mut self, shard: ShardId, epoch: Epoch) {
         self.route(shard, Route::Nowhere);
-        if self.mode == Mode::Leaving {
-            // Nobody wants it while this node is a member, and all of them are free at once when it is none.
+        if self.mode == Mode::Leaving && self.is_preferred(shard) {
+            // Nobody wants it while this node is a member, and all such are free at once when it is none.
             return self.set(shard, Stage::Away);
         }
         self.set(shard, Stage::Releasing);
@@ -363,10 +363,13 @@ impl Placement {
         matches!(self.stage(shard), Stage::Acquiring | Stage::Unsure)
     }
 
-    /// Ours by preference.
     fn is_wanted(&self, shard: ShardId) -> bool {
-        self.mode == Mode::Joined
-            && preferred(shard, self.members.keys()).is_some_and(|node| *node == self.me)
+        self.mode == Mode::Joined && self.is_preferred(shard)
+    }
+
+    /// Whether it is to be this node's among the members.
+    fn is_preferred(&self, shard: ShardId) -> bool {
+        preferred(shard, self.members.keys()).is_some_and(|node| *node == self.me)
     }
 
     /// The cluster says that the shard is ours, and not only because it has not said yet that it was released: a first

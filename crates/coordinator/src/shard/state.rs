@@ -423,7 +423,7 @@ impl ShardState {
             // Read before it was trimmed. What is written of the run now could not be understood after a restart.
             return Err(SubmitError::NotFound(id));
         }
-        if run.has_done(&command) {
+        if command.request().is_some_and(|request| run.has_done(request)) {
             return Ok(());
         }
         let place = run.accepted().key.clone().map(|key| (run.workflow().namespace.clone(), key));

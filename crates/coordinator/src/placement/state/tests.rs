@@ -183,6 +183,17 @@ fn a_shard_stays_until_the_cluster_has_answered_and_for_good_if_it_is_wanted_aga
 }
 
 #[test]
+fn a_node_that_leaves_releases_what_another_is_to_own_already() {
+    let mut bench = Bench::held();
+    let mine = bench.mine;
+    bench.placement.members(members(&["b"]));
+    bench.placement.leave();
+    bench.placement.answered();
+    bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine)[2..], freed(mine));
+}
+
+#[test]
 fn a_shard_that_dies_while_the_cluster_is_asked_is_given_up() {
     let mut bench = Bench::held();
     let mine = bench.mine;
