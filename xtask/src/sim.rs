@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 
+use crate::clock::{self, Stopwatch};
 use crate::report::{Rows, Verdict};
 use crate::workspace::{Profile, Workspace};
 
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     seed: Option<u64>,
 }
 
+/// Seeds between two words of how far it is: about a minute.
+const TOLD_EVERY: usize = 250;
+
 /// How one seed went.
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
@@ -45,8 +49,11 @@ impl Args {
         let count = if self.seed.is_some() && self.seeds == 100 { 1 } else { self.seeds };
         let outcomes = simulate_all(workspace, first..first.saturating_add(count))?;
         let mut rows = Rows::new(["seed", "problem", "last line", "replay"]);
+        // Without a problem it was not told yet.
+        if let [Outcome { problem: None, text, .. }] = outcomes.as_slice() {
+            eprint!("{text}");
+        }
         for outcome in outcomes.iter().filter(|outcome| outcome.problem.is_some() || count == 1) {
-            eprint!("{}", outcome.text);
             let replay = format!("cargo run -p kapell-tests-simulation -- --seed {} --show", outcome.seed);
             let last = outcome.text.lines().last().unwrap_or_default();
             rows.push([outcome.seed.into(), outcome.problem.into(), last.into(), replay.into()]);
@@ -107,9 +114,10 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// As many at once as there are processors.
+/// As many at once as there are processors. What is broken is told at once, and now and then how far it is.
 pub(crate) fn simulate_all(workspace: &Workspace, seeds: std::ops::Range<u64>) -> Result<Vec<Outcome>> {
     let (next, done) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    let watch = Stopwatch::start();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, NonZeroUsize::get) {
             scope.spawn(|| {
@@ -119,7 +127,15 @@ pub(crate) fn simulate_all(workspace: &Workspace, seeds: std::ops::Range<u64>) -
                         return;
                     }
                     let outcome = simulate_twice(workspace, seed);
-                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(outcome);
+                    if let Ok(Outcome { problem: Some(problem), text, .. }) = &outcome {
+                        eprintln!("{text}seed {seed}: {problem}");
+                    }
+                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done.push(outcome);
+                    if done.len().is_multiple_of(TOLD_EVERY) {
+                        let all = seeds.end - seeds.start;
+                        eprintln!("{} of {all} seeds after {}", done.len(), clock::human(watch.elapsed()));
+                    }
                 }
             });
         }

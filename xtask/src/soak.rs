@@ -91,12 +91,7 @@ impl Part {
                 let outcomes = sim::simulate_all(workspace, first..first.saturating_add(SEEDS))?;
                 outcomes.iter().for_each(|outcome| tally.add(&outcome.text));
                 let broken = outcomes.iter().filter(|outcome| outcome.problem.is_some());
-                Ok(broken
-                    .map(|outcome| {
-                        eprint!("{}", outcome.text);
-                        format!("cargo xtask sim --seed {}", outcome.seed)
-                    })
-                    .collect())
+                Ok(broken.map(|outcome| format!("cargo xtask sim --seed {}", outcome.seed)).collect())
             }
             Part::Crashes => Ok(match crash::Args::of(KILLS, first).run_as_built(workspace)? {
                 Verdict::Holds => vec![],
