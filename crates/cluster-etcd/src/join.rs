@@ -163,6 +163,6 @@ impl Joining {
 }
 
 fn taken(by: Member, retry_after: Duration) -> Failed {
-    let Member { node, address, version: _ } = by;
+    let Member { node, address, .. } = by;
     Failed::Join(JoinError::NameTaken { node, address, retry_after })
 }

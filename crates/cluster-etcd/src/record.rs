@@ -17,6 +17,9 @@ struct MemberRecord {
     node: Name,
     address: String,
     version: String,
+    /// Left out while it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    leaving: bool,
 }
 
 /// Value of `shards/N`.
@@ -52,12 +55,14 @@ pub(crate) fn encode_member(member: &Member) -> Vec<u8> {
         node: member.node.name().clone(),
         address: member.address.clone(),
         version: member.version.clone(),
+        leaving: member.leaving,
     })
 }
 
 pub(crate) fn decode_member(value: &[u8]) -> Result<Member, Unreadable> {
-    let MemberRecord { node, address, version } = serde_json::from_slice(value).map_err(Unreadable)?;
-    Ok(Member { node: NodeName::from(node), address, version })
+    let MemberRecord { node, address, version, leaving } =
+        serde_json::from_slice(value).map_err(Unreadable)?;
+    Ok(Member { node: NodeName::from(node), address, version, leaving })
 }
 
 /// Value of `epochs/base`: a number.

@@ -175,7 +175,7 @@ mod tests {
         let options = EtcdOptions::new(vec!["a:1".to_owned()], Name::new("test").unwrap());
         let keys = Keys::new("/kapell", &options.cluster);
         let node = NodeName::new("a").unwrap();
-        let member = Member { node: node.clone(), address: "a:7700".to_owned(), version: "1".to_owned() };
+        let member = Member::new(node.clone(), "a:7700".to_owned(), "1".to_owned());
         let lease = Lease { id: 7, ttl: Duration::from_secs(10), sent: Instant::now() };
         let endpoints = Arc::new(Endpoints::new(&options, &SeededEntropy::new(1)));
         Registration::new(keys.clone(), member, lease, endpoints, &View::new(keys, node, 7))

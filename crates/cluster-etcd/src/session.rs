@@ -7,7 +7,7 @@ use std::sync::Arc;
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kapell_cluster::{AcquireError, Lost, Members, Owners, Revisions, Session, SessionError};
+use kapell_cluster::{AcquireError, Lost, Member, Members, Owners, Revisions, Session, SessionError};
 use kapell_model::{Epoch, Name, ShardId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -70,6 +70,24 @@ impl EtcdSession {
         let Registration { keys, member, endpoints, .. } = &*self.registration;
         let own = calls::get(endpoints, &keys.member(&member.node), self.deadline()).await;
         self.check_own(own.map_err(|trouble| self.trouble(trouble))?.all.first())?;
+        Ok(())
+    }
+
+    /// Writes the session's own record anew, and no other's.
+    async fn retire_member(&self) -> Result<(), SessionError> {
+        self.registration.live()?;
+        let Registration { keys, member, lease, endpoints, .. } = &*self.registration;
+        let own = keys.member(&member.node);
+        let leaving = record::encode_member(&Member { leaving: true, ..member.clone() });
+        let txn = Txn::new()
+            .when([Compare::lease(own.as_str(), CompareOp::Equal, lease.id)])
+            .and_then([TxnOp::put(own.as_str(), leaving, Some(PutOptions::new().with_lease(lease.id)))])
+            .or_else([TxnOp::get(own.as_str(), None)]);
+        let answer =
+            calls::txn(endpoints, &txn, self.deadline()).await.map_err(|trouble| self.trouble(trouble))?;
+        if !answer.succeeded() {
+            self.check_own(calls::reads(&answer).pop().flatten().as_ref())?;
+        }
         Ok(())
     }
 
@@ -218,6 +236,10 @@ impl Session for EtcdSession {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
         self.ping_leader().boxed()
+    }
+
+    fn retire(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        self.retire_member().boxed()
     }
 
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {

@@ -78,6 +78,16 @@ pub struct Member {
     pub address: String,
     /// Version of its program, for people and for upgrades.
     pub version: String,
+    /// It is going: it is to own no shard, and has those still that it did not hand over yet.
+    pub leaving: bool,
+}
+
+impl Member {
+    /// One that is there to stay.
+    #[must_use]
+    pub fn new(node: NodeName, address: String, version: String) -> Member {
+        Member { node, address, version, leaving: false }
+    }
 }
 
 /// The live nodes, by name.
@@ -220,6 +230,10 @@ pub trait Session: Send + Sync + 'static {
     /// Asks the cluster for a sign of life: it has one leader now and takes changes, and the session lives. What cannot
     /// be had back is given up after this, not before.
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
+
+    /// Tells everybody that the node is leaving: others are to own its shards, which stay its own until it releases them.
+    /// The answer is a sign of life as that of [`Session::ping`]. What joins later under the same name stays.
+    fn retire(&self) -> BoxFuture<'_, Result<(), SessionError>>;
 
     /// Makes this session the owner of a shard, or says who is. The owner has the same epoch again.
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>>;

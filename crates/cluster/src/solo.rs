@@ -123,6 +123,14 @@ impl SoloSession {
         Ok(())
     }
 
+    fn retire_now(&self) -> Result<(), SessionError> {
+        self.live()?;
+        self.members.send_modify(|members| {
+            Arc::make_mut(members).values_mut().for_each(|member| member.leaving = true);
+        });
+        Ok(())
+    }
+
     fn leave_now(&self) {
         end(&self.lost, Lost::Left);
         self.owners.send_replace(Arc::default());
@@ -152,6 +160,10 @@ impl Session for SoloSession {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
         ready(self.live().map_err(SessionError::from)).boxed()
+    }
+
+    fn retire(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        ready(self.retire_now()).boxed()
     }
 
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {

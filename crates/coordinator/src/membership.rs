@@ -225,7 +225,7 @@ mod tests {
         let (address, version) = ("127.0.0.1:1".to_owned(), "0".to_owned());
         let membership = Membership {
             cluster: Arc::new(Solo::new()),
-            member: Member { node: NodeName::local(), address, version },
+            member: Member::new(NodeName::local(), address, version),
             shards: ShardCount::default(),
             journal: Arc::new(journal),
             definitions: Arc::default(),

@@ -9,5 +9,5 @@ mod state;
 
 pub(crate) use actor::{Supervisor, SupervisorArguments};
 pub(crate) use message::{Known, PlacementMessage};
-pub(crate) use rendezvous::preferred;
+pub(crate) use rendezvous::{preferred, staying};
 pub(crate) use state::Route;

@@ -88,8 +88,7 @@ impl Root {
         let (placement, _) = Actor::spawn(None, Supervisor, args)
             .await
             .map_err(|error| StartError::Shard(error.to_string()))?;
-        let member =
-            Member { node: options.node.clone(), address, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let member = Member::new(options.node.clone(), address, env!("CARGO_PKG_VERSION").to_owned());
         let membership = Membership {
             cluster: stores.cluster.clone(),
             member,

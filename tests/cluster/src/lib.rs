@@ -110,11 +110,8 @@ impl Site {
 
     /// A member that is nothing but its registration, until that is dropped and its lease has ended.
     pub async fn member(&self, name: &str, address: &str) -> Arc<dyn Session> {
-        let member = Member {
-            node: NodeName::new(name).unwrap(),
-            address: address.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let member = Member::new(NodeName::new(name).unwrap(), address.to_owned(), version);
         cluster(&self.etcd, &Runtime::system()).join(member, Epoch(0)).await.unwrap()
     }
 

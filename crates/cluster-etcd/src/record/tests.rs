@@ -12,16 +12,18 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn member() -> Member {
-    Member {
-        node: NodeName::new("node-1").unwrap(),
-        address: "node-1.kapell.svc:7700".to_owned(),
-        version: "0.1.0".to_owned(),
-    }
+    let (address, version) = ("node-1.kapell.svc:7700".to_owned(), "0.1.0".to_owned());
+    Member::new(NodeName::new("node-1").unwrap(), address, version)
+}
+
+fn leaving() -> Member {
+    Member { leaving: true, ..member() }
 }
 
 #[test]
 fn values_are_written_as_they_always_were() {
     assert_eq!(encode_member(&member()), golden("member.json"));
+    assert_eq!(encode_member(&leaving()), golden("member.leaving.json"));
     assert_eq!(OwnerRecord::new(&member(), 41).encode(), golden("owner.json"));
     assert_eq!(encode_base(41), golden("base.json"));
 }
@@ -29,6 +31,7 @@ fn values_are_written_as_they_always_were() {
 #[test]
 fn values_are_read_as_they_were_written() {
     assert_eq!(decode_member(&golden("member.json")).unwrap(), member());
+    assert_eq!(decode_member(&golden("member.leaving.json")).unwrap(), leaving());
     assert_eq!(OwnerRecord::decode(&golden("owner.json")).unwrap(), OwnerRecord::new(&member(), 41));
     assert_eq!(decode_base(&golden("base.json")).unwrap(), 41);
 }

@@ -12,7 +12,7 @@ fn node(name: &str) -> NodeName {
 }
 
 fn member(name: &str) -> Member {
-    Member { node: node(name), address: format!("{name}:7700"), version: "1".to_owned() }
+    Member::new(node(name), format!("{name}:7700"), "1".to_owned())
 }
 
 /// A key with its value, for as long as a test.

@@ -14,7 +14,7 @@ use super::{Parts, backlog, rebuild, status};
 use crate::answer::replying;
 use crate::calls::CallMessage;
 use crate::dispatch::{DispatchMessage, RESTART, Stuck};
-use crate::placement::preferred;
+use crate::placement::{preferred, staying};
 use crate::shard::{Audit, Request, Stats, SubmitError};
 
 /// What operators ask of a node.
@@ -141,13 +141,14 @@ async fn cluster(parts: &Parts) -> Result<v1::ClusterResponse, Status> {
         node: member.node.to_string(),
         address: member.address.clone(),
         version: member.version.clone(),
+        leaving: member.leaving,
     });
     let shards = (0..parts.links.mailboxes().len()).map(|shard| {
         let id = ShardId(shard as u16);
         let owner = known.owners.get(&id);
         v1::ShardOwner {
             shard: shard as u32,
-            preferred: preferred(id, known.members.keys()).map_or_else(String::new, NodeName::to_string),
+            preferred: preferred(id, staying(&known.members)).map_or_else(String::new, NodeName::to_string),
             node: owner.map_or_else(String::new, |owner| owner.node.to_string()),
             epoch: owner.map_or(0, |owner| owner.epoch.0),
         }

@@ -60,8 +60,8 @@ const LOAD: Job = Job { name: "load a shard", on_panic: OnDeath::StopNode };
 const CLUSTER: Job = Job { name: "ask the cluster", on_panic: OnDeath::StopNode };
 /// Pause before a shard that died is loaded again.
 const LOAD_PAUSE: Duration = Duration::from_millis(200);
-/// Pause before the cluster is asked again for a shard that another node has.
-const ACQUIRE_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the cluster is asked again for a shard that another node has, should nobody say that it is free.
+const ACQUIRE_PAUSE: Duration = Duration::from_millis(250);
 
 impl Actor for Supervisor {
     type Msg = PlacementMessage;
@@ -148,6 +148,7 @@ impl Supervised {
             }
             PlacementMessage::Acquired { session, .. }
             | PlacementMessage::Answered(session)
+            | PlacementMessage::Retired(session)
             | PlacementMessage::Released(session, _)
                 if session != self.no => {}
             PlacementMessage::Acquired { shard, given, .. } => match given {
@@ -156,6 +157,7 @@ impl Supervised {
                 Given::Unknown => self.placement.maybe_acquired(shard),
             },
             PlacementMessage::Answered(_) => self.placement.answered(),
+            PlacementMessage::Retired(_) => self.placement.retired(),
             PlacementMessage::AcquireAgain(shard) => self.placement.again(shard),
             PlacementMessage::Loaded { shard, epoch, result } => self.loaded(shard, epoch, result),
             PlacementMessage::LoadAgain(shard, epoch) => self.placement.load_again(shard, epoch),
@@ -274,6 +276,7 @@ impl Supervised {
                 self.myself.send_after(ACQUIRE_PAUSE, move || PlacementMessage::AcquireAgain(shard));
             }
             Act::Ping => self.ping(),
+            Act::Retire => self.retire(),
             Act::Load(shard, epoch) => self.load(shard, epoch),
             Act::LoadLater(shard, epoch) => {
                 self.myself.send_after(LOAD_PAUSE, move || PlacementMessage::LoadAgain(shard, epoch));
@@ -348,6 +351,16 @@ impl Supervised {
         self.args.runtime.jobs.spawn(CLUSTER, async move {
             insist(|| session.ping(), "shards stay here until the cluster answers").await;
             drop(myself.cast(PlacementMessage::Answered(no)));
+        });
+    }
+
+    fn retire(&mut self) {
+        let (myself, no) = (self.myself.clone(), self.no);
+        let Some(session) = self.session.clone() else { return self.placement.retired() };
+        self.args.runtime.jobs.spawn(CLUSTER, async move {
+            insist(|| session.retire(), "the shards stay here until the cluster knows that the node leaves")
+                .await;
+            drop(myself.cast(PlacementMessage::Retired(no)));
         });
     }
 

@@ -42,6 +42,8 @@ pub(crate) enum PlacementMessage {
     LoadAgain(ShardId, Epoch),
     /// The cluster has given a sign of life, under this session.
     Answered(SessionNo),
+    /// The cluster was told, under this session, that the node is leaving.
+    Retired(SessionNo),
     /// The cluster was told, under this session, that the shard is free.
     Released(SessionNo, ShardId),
     /// Answer when every shard of this node is loaded, or why one cannot be.

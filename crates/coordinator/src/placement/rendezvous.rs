@@ -2,8 +2,13 @@
 //!
 //! Owns: a preference that every node computes alike from the same members. When a member comes or goes, only the
 //! shards that it takes or had move.
-use kapell_cluster::NodeName;
+use kapell_cluster::{Members, NodeName};
 use kapell_model::ShardId;
+
+/// The members that are to own shards.
+pub(crate) fn staying(members: &Members) -> impl Iterator<Item = &NodeName> {
+    members.values().filter(|member| !member.leaving).map(|member| &member.node)
+}
 
 /// The member with the highest score.
 pub(crate) fn preferred<'a>(

@@ -8,7 +8,11 @@ use kapell_cluster::{Members, NodeName, Owner, Owners};
 use kapell_model::{Epoch, ShardCount, ShardId};
 
 use super::message::Known;
-use super::rendezvous::preferred;
+use super::rendezvous::{preferred, staying};
+
+/// Shards that are handed over at once: enough that journal and cluster have work, few enough that none of them waits
+/// for another.
+const HAND_OVERS: usize = 4;
 
 /// What placement wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub(crate) enum Act {
     AcquireLater(ShardId),
     /// Ask the cluster for a sign of life; what is to go goes when there is one.
     Ping,
+    /// Tell the cluster that this node is leaving.
+    Retire,
     /// Start the shard's actor, which loads it.
     Load(ShardId, Epoch),
     /// Have the shard stop taking requests, store a checkpoint and end.
@@ -51,7 +57,9 @@ pub(crate) enum Route {
 enum Stage {
     /// Not ours.
     Away,
-    /// The cluster has been asked, or will be after a pause.
+    /// Wanted, and another node's still: the cluster is asked when that one lets go, or after a pause.
+    Waiting,
+    /// The cluster has been asked.
     Acquiring,
     /// The cluster was asked and did not answer: it is asked until it does, for the shard may be ours by now, and
     /// nobody else is given it then.
@@ -105,6 +113,8 @@ pub(crate) struct Placement {
     mode: Mode,
     /// The cluster was asked for a sign of life.
     pinging: bool,
+    /// The cluster was told that the node is leaving.
+    is_retired: bool,
     acts: Vec<Act>,
 }
 
@@ -119,6 +129,7 @@ impl Placement {
             freed: BTreeMap::new(),
             mode: Mode::Apart,
             pinging: false,
+            is_retired: false,
             acts: Vec::new(),
         }
     }
@@ -158,10 +169,17 @@ impl Placement {
         }
     }
 
-    /// The node stops: everything is handed over first.
+    /// The node stops: everything is handed over first, when the others know that it is theirs.
     pub(crate) fn leave(&mut self) {
         self.mode = Mode::Leaving;
+        self.acts.push(Act::Retire);
         self.reconcile();
+    }
+
+    /// The cluster knows that the node is leaving.
+    pub(crate) fn retired(&mut self) {
+        self.is_retired = true;
+        self.hand_over();
     }
 
     /// What this node knows of the cluster.
@@ -183,11 +201,27 @@ impl Placement {
     /// The cluster has just given a sign of life.
     pub(crate) fn answered(&mut self) {
         self.pinging = false;
-        for (shard, stage) in &mut self.stages {
-            if let Stage::Yielding(epoch) = *stage {
-                *stage = Stage::Leaving(epoch);
-                self.acts.push(Act::HandOver(*shard, epoch));
-            }
+        self.hand_over();
+    }
+
+    /// As many as may be under way at once, of those that are to go. Each that the cluster knows to be free is a sign of
+    /// life for the next.
+    fn hand_over(&mut self) {
+        if self.mode == Mode::Leaving && !self.is_retired {
+            return;
+        }
+        let is_under_way = |stage: &&Stage| matches!(stage, Stage::Leaving(_) | Stage::Releasing);
+        let under_way = self.stages.values().filter(is_under_way).count();
+        // Those that nobody gets need not wait for each other.
+        let room =
+            if self.heirs().next().is_some() { HAND_OVERS.saturating_sub(under_way) } else { usize::MAX };
+        let yielding = self.stages.iter().filter_map(|(shard, stage)| match stage {
+            Stage::Yielding(epoch) => Some((*shard, *epoch)),
+            _ => None,
+        });
+        for (shard, epoch) in yielding.take(room).collect::<Vec<_>>() {
+            self.set(shard, Stage::Leaving(epoch));
+            self.acts.push(Act::HandOver(shard, epoch));
         }
     }
 
@@ -207,30 +241,37 @@ impl Placement {
     /// Somebody else holds it.
     pub(crate) fn not_acquired(&mut self, shard: ShardId) {
         if self.is_asked(shard) {
-            self.set(shard, Stage::Acquiring);
+            self.wait(shard);
         }
-        self.try_again(shard, Act::AcquireLater(shard));
     }
 
     /// The cluster did not answer.
     pub(crate) fn maybe_acquired(&mut self, shard: ShardId) {
         if self.is_asked(shard) {
             self.set(shard, Stage::Unsure);
+            self.acts.push(Act::AcquireLater(shard));
+            self.follow(shard);
         }
-        self.try_again(shard, Act::AcquireLater(shard));
     }
 
     /// The pause before another try is over.
     pub(crate) fn again(&mut self, shard: ShardId) {
-        self.try_again(shard, Act::Acquire(shard));
+        match self.stage(shard) {
+            Stage::Unsure => self.acts.push(Act::Acquire(shard)),
+            Stage::Waiting => self.ask(shard),
+            _ => {}
+        }
     }
 
-    fn try_again(&mut self, shard: ShardId, act: Act) {
-        if !self.is_asked(shard) {
-            return;
-        }
-        if self.stage(shard) == Stage::Unsure || self.is_wanted(shard) {
-            self.acts.push(act);
+    fn ask(&mut self, shard: ShardId) {
+        self.set(shard, Stage::Acquiring);
+        self.acts.push(Act::Acquire(shard));
+    }
+
+    fn wait(&mut self, shard: ShardId) {
+        if self.is_wanted(shard) {
+            self.set(shard, Stage::Waiting);
+            self.acts.push(Act::AcquireLater(shard));
             self.follow(shard);
         } else {
             self.set(shard, Stage::Away);
@@ -294,13 +335,15 @@ impl Placement {
             self.set(shard, Stage::Away);
             self.reconcile_one(shard);
         }
+        self.hand_over();
     }
 
     fn free(&mut self, shard: ShardId, epoch: Epoch) {
         self.route(shard, Route::Nowhere);
-        if self.mode == Mode::Leaving && self.is_preferred(shard) {
-            // Nobody wants it while this node is a member, and all such are free at once when it is none.
-            return self.set(shard, Stage::Away);
+        if self.heirs().next().is_none() {
+            // Nobody wants it, and all such are free at once when this node is no member any more.
+            self.set(shard, Stage::Away);
+            return self.hand_over();
         }
         self.set(shard, Stage::Releasing);
         self.freed.insert(shard, epoch);
@@ -316,7 +359,9 @@ impl Placement {
         match self.stage(shard) {
             Stage::Held(epoch) | Stage::Yielding(epoch) | Stage::Leaving(epoch) => self.end(shard, epoch),
             Stage::Loading(epoch) => self.set(shard, Stage::LoadingInVain(epoch)),
-            Stage::Acquiring | Stage::Unsure | Stage::Releasing => self.set(shard, Stage::Away),
+            Stage::Waiting | Stage::Acquiring | Stage::Unsure | Stage::Releasing => {
+                self.set(shard, Stage::Away)
+            }
             Stage::Away | Stage::LoadingInVain(_) | Stage::Dropping(_) => {}
         }
         self.route(shard, Route::Nowhere);
@@ -331,19 +376,28 @@ impl Placement {
 
     fn reconcile_one(&mut self, shard: ShardId) {
         match self.stage(shard) {
-            Stage::Away | Stage::Acquiring | Stage::Unsure => {
-                let is_away = self.stage(shard) == Stage::Away;
-                if is_away && self.is_wanted(shard) {
-                    self.set(shard, Stage::Acquiring);
-                    self.acts.push(Act::Acquire(shard));
-                } else if is_away && let Some(epoch) = self.stray(shard) {
+            Stage::Away => {
+                if self.is_wanted(shard) {
+                    if self.is_anothers(shard) { self.wait(shard) } else { self.ask(shard) }
+                } else if let Some(epoch) = self.stray(shard) {
                     return self.free(shard, epoch);
                 }
                 self.follow(shard);
             }
+            Stage::Waiting => {
+                if !self.is_wanted(shard) {
+                    self.set(shard, Stage::Away);
+                } else if !self.is_anothers(shard) {
+                    self.ask(shard);
+                }
+                self.follow(shard);
+            }
+            Stage::Acquiring | Stage::Unsure => self.follow(shard),
             Stage::Held(epoch) if !self.is_wanted(shard) => {
                 self.set(shard, Stage::Yielding(epoch));
-                if !std::mem::replace(&mut self.pinging, true) {
+                // While the node is leaving, that the cluster is told so is its sign of life.
+                let waits = self.mode == Mode::Leaving && !self.is_retired;
+                if !waits && !std::mem::replace(&mut self.pinging, true) {
                     self.acts.push(Act::Ping);
                 }
             }
@@ -364,12 +418,17 @@ impl Placement {
     }
 
     fn is_wanted(&self, shard: ShardId) -> bool {
-        self.mode == Mode::Joined && self.is_preferred(shard)
+        self.mode == Mode::Joined && preferred(shard, self.heirs()).is_some_and(|node| *node == self.me)
     }
 
-    /// Whether it is to be this node's among the members.
-    fn is_preferred(&self, shard: ShardId) -> bool {
-        preferred(shard, self.members.keys()).is_some_and(|node| *node == self.me)
+    /// Who is to own shards: this node too, unless it is leaving.
+    fn heirs(&self) -> impl Iterator<Item = &NodeName> {
+        staying(&self.members).filter(|node| self.mode != Mode::Leaving || **node != self.me)
+    }
+
+    /// Whether the cluster says that another node owns it.
+    fn is_anothers(&self, shard: ShardId) -> bool {
+        self.owners.get(&shard).is_some_and(|owner| owner.node != self.me)
     }
 
     /// The cluster says that the shard is ours, and not only because it has not said yet that it was released: a first

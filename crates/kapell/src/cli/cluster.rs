@@ -30,10 +30,10 @@ impl ClusterCommand {
 
 async fn status(to: &ClientSettings) -> Result<(), Failure> {
     let answer = to.client().await?.admin().cluster().await?;
-    let members = answer
-        .members
-        .iter()
-        .map(|member| json!({ "node": member.node, "address": member.address, "version": member.version }));
+    let members = answer.members.iter().map(|member| {
+        let v1::ClusterMember { node, address, version, leaving } = member;
+        json!({ "node": node, "address": address, "version": version, "leaving": leaving })
+    });
     let shards = answer.shards.iter().map(|shard| {
         json!({ "shard": shard.shard, "node": shard.node, "epoch": shard.epoch, "preferred": shard.preferred })
     });
@@ -65,6 +65,9 @@ fn text(answer: &v1::ClusterResponse, paint: Paint) -> String {
         ]);
     }
     let mut text = nodes.text(paint);
+    for member in answer.members.iter().filter(|member| member.leaving) {
+        text.push_str(&format!("leaving: {} hands its shards over\n", member.node));
+    }
     let moves = |shard: &&v1::ShardOwner| shard.node != shard.preferred;
     let moving: Vec<u32> = answer.shards.iter().filter(moves).map(|shard| shard.shard).collect();
     if !moving.is_empty() {
@@ -115,6 +118,8 @@ mod tests {
             ..v1::ClusterResponse::default()
         };
         assert!(text(&answer, Paint::Plain).ends_with("moving: 1-2 on the way to another node\n"));
+        answer.members[0].leaving = true;
+        assert!(text(&answer, Paint::Plain).contains("leaving: a hands its shards over\nmoving: 1-2"));
         answer.shards.retain(|shard| shard.node == shard.preferred);
         assert!(!text(&answer, Paint::Plain).contains("moving"));
     }

@@ -115,10 +115,27 @@ pub async fn who_leaves_gives_up_everything_and_takes_nothing_on(meeting: &dyn M
     assert_eq!(session.release(ShardId(1), Epoch(epoch)).await, Err(SessionError::Lost(Lost::Left)));
     assert_eq!(session.bump(&Name::new("x").unwrap()).await, Err(SessionError::Lost(Lost::Left)));
     assert_eq!(session.ping().await, Err(SessionError::Lost(Lost::Left)));
+    assert_eq!(session.retire().await, Err(SessionError::Lost(Lost::Left)));
     assert_eq!(session.leave().await, Ok(()), "leaving twice is leaving");
     let next = join(meeting, "b").await;
     shows_nodes(&next, &["b"]).await;
     assert!(acquire(&next, 1).await > epoch);
+}
+
+/// Once and once more; the session is as good as before.
+pub async fn who_retires_keeps_what_it_has_until_it_lets_go(meeting: &dyn Meeting) {
+    let session = join(meeting, "a").await;
+    let epoch = acquire(&session, 1).await;
+    for _ in 0..2 {
+        assert_eq!(session.retire().await, Ok(()));
+    }
+    shows(&mut session.members(), |members| members.values().all(|member| member.leaving)).await;
+    shows_owner(&session, 1, Some(("a", epoch))).await;
+    assert_eq!(acquire(&session, 1).await, epoch);
+    release(&session, 1, epoch).await;
+    shows_owner(&session, 1, None).await;
+    assert_eq!(session.ping().await, Ok(()));
+    assert_eq!(session.leave().await, Ok(()));
 }
 
 /// Nobody waits for the lease of a process that is known to be gone.

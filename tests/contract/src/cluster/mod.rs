@@ -29,7 +29,7 @@ pub trait Meeting {
 #[must_use]
 pub fn member(name: &str) -> Member {
     let node = NodeName::new(name).unwrap();
-    Member { node, address: format!("{name}:7700"), version: "0.1.0".to_owned() }
+    Member::new(node, format!("{name}:7700"), "0.1.0".to_owned())
 }
 
 /// Joins as `name`, with a floor.
@@ -60,7 +60,7 @@ pub async fn shows<T: Clone>(watch: &mut watch::Receiver<T>, is_expected: impl F
 /// Waits until a session shows that node as the owner of a shard, or nobody; with the epoch.
 pub async fn shows_owner(session: &Arc<dyn Session>, shard: u16, owner: Option<(&str, u64)>) {
     let expected = owner.map(|(name, epoch)| {
-        let Member { node, address, version: _ } = member(name);
+        let Member { node, address, .. } = member(name);
         Owner { node, address, epoch: Epoch(epoch) }
     });
     let is_expected = |owners: &Arc<Owners>| owners.get(&ShardId(shard)) == expected.as_ref();
@@ -103,6 +103,7 @@ macro_rules! cluster_contract {
             cases::a_counter_changes_with_every_bump,
             cases::who_leaves_gives_up_everything_and_takes_nothing_on,
             cases::a_process_that_starts_again_takes_its_own_place,
+            cases::who_retires_keeps_what_it_has_until_it_lets_go,
         );
     };
     ($backend:ident, together, $make:expr) => {
@@ -117,6 +118,7 @@ macro_rules! cluster_contract {
                 together::a_name_that_is_taken_elsewhere_is_refused,
                 together::a_counter_is_seen_by_the_others,
                 together::a_node_that_dies_is_given_up_after_its_session_was_over,
+                together::all_hear_who_is_leaving,
             );
         }
     };

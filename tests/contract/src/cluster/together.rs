@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kapell_cluster::{AcquireError, JoinError, Member, Owner, Session};
+use kapell_cluster::{AcquireError, JoinError, Lost, Member, Members, Owner, Session, SessionError};
 use kapell_model::{Epoch, Name, ShardId};
 use tokio::time::{Instant, sleep};
 
@@ -39,7 +39,7 @@ pub async fn one_of_many_wins_a_shard_and_the_others_learn_who(meeting: &dyn Mee
         let won = raced.iter().zip(names).filter_map(|(raced, name)| Some((name, raced.as_ref().ok()?)));
         let won = won.collect::<Vec<_>>();
         let [(winner, epoch)] = won[..] else { panic!("shard {shard} was won by {won:?}") };
-        let Member { node, address, version: _ } = member(winner);
+        let Member { node, address, .. } = member(winner);
         let owner = Owner { node, address, epoch: *epoch };
         for lost in raced.iter().filter_map(|raced| raced.as_ref().err()) {
             assert_eq!(*lost, AcquireError::HeldBy(owner.clone()));
@@ -49,6 +49,26 @@ pub async fn one_of_many_wins_a_shard_and_the_others_learn_who(meeting: &dyn Mee
             shows_owner(session, shard, Some((winner, epoch.0))).await;
         }
     }
+}
+
+/// Who is there, and who comes later; a new process of the node is there to stay, whatever the former one says.
+pub async fn all_hear_who_is_leaving(meeting: &dyn Meeting) {
+    let (a, b) = (join(meeting, "a").await, join(meeting, "b").await);
+    a.retire().await.unwrap();
+    let late = join(meeting, "c").await;
+    for session in [&a, &b, &late] {
+        shows(&mut session.members(), |members| is_leaving(members, "a")).await;
+        assert!(!is_leaving(&session.members().borrow(), "b"));
+    }
+    let next = join(meeting, "a").await;
+    assert!(matches!(a.retire().await, Err(SessionError::Lost(Lost::Replaced { .. }))));
+    for session in [&b, &late, &next] {
+        shows(&mut session.members(), |members| !is_leaving(members, "a")).await;
+    }
+}
+
+fn is_leaving(members: &Members, name: &str) -> bool {
+    members.values().any(|member| member.node.as_str() == name && member.leaving)
 }
 
 /// Released by one, acquired by another who heard of it.
@@ -75,7 +95,7 @@ pub async fn a_name_that_is_taken_elsewhere_is_refused(meeting: &dyn Meeting) {
     let epoch = acquire(&first, 1).await;
     let elsewhere = Member { address: "elsewhere:7700".to_owned(), ..member("a") };
     let refused = meeting.cluster().join(elsewhere, Epoch(0)).await.err().expect("a refusal");
-    let Member { node: own, address: at, version: _ } = member("a");
+    let Member { node: own, address: at, .. } = member("a");
     assert!(
         matches!(&refused, JoinError::NameTaken { node, address, .. } if *node == own && *address == at),
         "{refused}"

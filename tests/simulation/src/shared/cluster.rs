@@ -263,6 +263,10 @@ impl Session for SharedSession {
         self.ask(|registry, lease| registry.keep(lease).map(drop)).boxed()
     }
 
+    fn retire(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        self.ask(|registry, lease| registry.retire(lease)).boxed()
+    }
+
     fn acquire(&self, shard: ShardId) -> BoxFuture<'_, Result<Epoch, AcquireError>> {
         self.try_acquire(shard).boxed()
     }

@@ -176,6 +176,16 @@ impl Registry {
         Ok(())
     }
 
+    pub(super) fn retire(&mut self, lease: Lease) -> Result<(), Lost> {
+        let session = self.live(lease)?;
+        session.member.leaving = true;
+        let member = session.member.clone();
+        self.witness.saw(Store::Cluster, &format!("{} is leaving", member.node));
+        Arc::make_mut(&mut self.view.members).insert(member.node.clone(), member);
+        self.changed();
+        Ok(())
+    }
+
     pub(super) fn leave(&mut self, lease: Lease) {
         self.end(lease, Lost::Left);
     }

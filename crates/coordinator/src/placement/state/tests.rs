@@ -7,11 +7,15 @@ fn node(name: &str) -> NodeName {
 }
 
 fn members(names: &[&str]) -> Members {
-    let of = |name: &&str| {
-        let member = Member { node: node(name), address: format!("{name}:7700"), version: "1".to_owned() };
-        (node(name), member)
-    };
+    let of = |name: &&str| (node(name), Member::new(node(name), format!("{name}:7700"), "1".to_owned()));
     names.iter().map(of).collect()
+}
+
+/// Members that all go.
+fn leaving(names: &[&str]) -> Members {
+    let mut all = members(names);
+    all.values_mut().for_each(|member| member.leaving = true);
+    all
 }
 
 fn owner(name: &str, epoch: u64) -> Owner {
@@ -46,7 +50,7 @@ impl Bench {
             | Act::HandOver(of, _)
             | Act::Drop(of, _)
             | Act::Release(of, _) => *of,
-            Act::Ping => shard,
+            Act::Ping | Act::Retire => shard,
         };
         self.placement.acts().into_iter().filter(|act| of(act) == shard).collect()
     }
@@ -57,6 +61,18 @@ impl Bench {
 
     fn owners(&mut self, owners: &[(ShardId, Owner)]) {
         self.placement.owners(owners.iter().cloned().collect());
+    }
+
+    /// `a` alone, with so many shards, all held under epoch 7.
+    fn holding(shards: u16) -> Bench {
+        let mut bench = Bench::new();
+        bench.placement.joined(members(&["a"]), Owners::new());
+        for shard in (0..shards).map(ShardId) {
+            bench.placement.acquired(shard, Epoch(7));
+            bench.placement.loaded(shard, Epoch(7));
+        }
+        bench.placement.acts();
+        bench
     }
 
     /// `a` holds the shard that it is to own.
@@ -73,13 +89,19 @@ impl Bench {
     }
 }
 
+/// Which shards are handed over now.
+fn going(bench: &mut Bench) -> Vec<ShardId> {
+    let of = |act| if let Act::HandOver(shard, _) = act { Some(shard) } else { None };
+    bench.placement.acts().into_iter().filter_map(of).collect()
+}
+
 /// What is done when a shard's actor is gone and the shard is to go too: workers hear that it left before others can have
 /// it.
 fn freed(shard: ShardId) -> [Act; 3] {
     [Act::Disown(shard), Act::Route(shard, Route::Nowhere), Act::Release(shard, Epoch(7))]
 }
 
-/// The same when the node leaves: with it the cluster loses everything that it holds.
+/// The same when nobody else is there to own it: with the node the cluster loses everything that it holds.
 fn left(shard: ShardId) -> [Act; 2] {
     [Act::Disown(shard), Act::Route(shard, Route::Nowhere)]
 }
@@ -103,15 +125,32 @@ fn a_shard_that_another_node_has_is_asked_for_until_it_lets_go() {
     let mut bench = Bench::new();
     let mine = bench.mine;
     bench.placement.joined(members(&["a", "b"]), Owners::from([(mine, owner("b", 3))]));
-    assert_eq!(bench.acts(mine), [Act::Acquire(mine), Act::Route(mine, Route::To(owner("b", 3)))]);
-    bench.placement.not_acquired(mine);
-    assert_eq!(bench.acts(mine), [Act::AcquireLater(mine)]);
+    assert_eq!(bench.acts(mine), [Act::AcquireLater(mine), Act::Route(mine, Route::To(owner("b", 3)))]);
     bench.placement.again(mine);
     assert_eq!(bench.acts(mine), [Act::Acquire(mine)]);
     bench.placement.not_acquired(mine);
     bench.placement.members(members(&["b"]));
     bench.placement.again(mine);
     assert_eq!(bench.acts(mine), [Act::AcquireLater(mine)], "it is not wanted any more");
+}
+
+#[test]
+fn a_shard_that_is_waited_for_is_asked_for_once_when_its_owner_lets_go() {
+    let mut bench = Bench::new();
+    let (mine, theirs) = (bench.mine, bench.theirs);
+    bench.placement.joined(members(&["a", "b"]), Owners::from([(mine, owner("b", 3))]));
+    bench.acts(mine);
+    bench.owners(&[(mine, owner("b", 3)), (theirs, owner("b", 4))]);
+    assert_eq!(bench.acts(mine), [], "it is not free yet");
+    bench.owners(&[(theirs, owner("b", 4))]);
+    assert_eq!(bench.acts(mine), [Act::Acquire(mine), Act::Route(mine, Route::Nowhere)]);
+    bench.placement.again(mine);
+    bench.owners(&[]);
+    assert_eq!(bench.acts(mine), [], "the answer is on its way");
+    bench.placement.leave();
+    bench.placement.not_acquired(mine);
+    assert_eq!(bench.acts(mine), [Act::Retire]);
+    assert!(bench.placement.stage(mine) == Stage::Away);
 }
 
 #[test]
@@ -134,8 +173,11 @@ fn a_node_that_leaves_has_handed_over_every_shard() {
     let mut bench = Bench::held();
     let mine = bench.mine;
     bench.placement.leave();
+    assert_eq!(bench.acts(mine), [Act::Retire]);
     bench.placement.answered();
-    assert_eq!(bench.acts(mine), [Act::Ping, Act::HandOver(mine, Epoch(7))]);
+    assert_eq!(bench.acts(mine), [], "nobody would want it yet");
+    bench.placement.retired();
+    assert_eq!(bench.acts(mine), [Act::HandOver(mine, Epoch(7))]);
     for other in (0..64).map(ShardId).filter(|other| *other != mine) {
         bench.placement.not_acquired(other);
     }
@@ -143,11 +185,60 @@ fn a_node_that_leaves_has_handed_over_every_shard() {
     bench.placement.gone(mine, Epoch(6));
     assert_eq!(bench.acts(mine), [], "an older actor says nothing about this one");
     bench.placement.gone(mine, Epoch(7));
-    assert_eq!(bench.acts(mine), left(mine));
+    assert_eq!(bench.acts(mine), freed(mine));
+    assert!(!bench.placement.is_empty());
+    bench.placement.released(mine);
     assert!(bench.placement.is_empty());
+}
+
+#[test]
+fn the_last_node_hands_everything_over_at_once_and_releases_nothing() {
+    let mut bench = Bench::holding(64);
+    bench.placement.members(leaving(&["a", "b"]));
+    bench.placement.leave();
+    bench.placement.retired();
+    assert_eq!(going(&mut bench).len(), 64);
+    let mine = bench.mine;
+    bench.placement.gone(mine, Epoch(7));
+    assert_eq!(bench.acts(mine), left(mine));
     bench.owners(&[(mine, owner("a", 7))]);
     assert_eq!(bench.acts(mine), [], "the node has yet to leave");
-    assert!(bench.placement.is_empty());
+    assert_eq!(bench.placement.stage(mine), Stage::Away);
+}
+
+#[test]
+fn a_few_shards_are_handed_over_at_once_and_each_that_is_free_makes_room_for_the_next() {
+    let mut bench = Bench::holding(64);
+    bench.placement.members(members(&["a", "b"]));
+    bench.placement.answered();
+    let first = going(&mut bench);
+    assert_eq!(first.len(), HAND_OVERS);
+    bench.placement.gone(first[0], Epoch(7));
+    assert_eq!(going(&mut bench), [], "the cluster has not said that it knows");
+    bench.placement.released(first[0]);
+    let next = going(&mut bench);
+    assert!(next.len() == 1 && !first.contains(&next[0]));
+    bench.placement.died(first[1], Epoch(7), Death::Failed);
+    bench.placement.released(first[1]);
+    assert_eq!(going(&mut bench).len(), 1);
+}
+
+#[test]
+fn a_node_that_leaves_while_shards_move_goes_on_when_the_others_know() {
+    let mut bench = Bench::holding(64);
+    bench.placement.members(members(&["a", "b"]));
+    bench.placement.answered();
+    let first = going(&mut bench);
+    bench.placement.leave();
+    bench.placement.gone(first[0], Epoch(7));
+    bench.placement.released(first[0]);
+    bench.placement.answered();
+    assert_eq!(going(&mut bench), [], "more of them nobody would want yet");
+    bench.placement.retired();
+    assert_eq!(going(&mut bench).len(), 1);
+    bench.placement.members(leaving(&["a", "b"]));
+    bench.placement.gone(first[1], Epoch(7));
+    assert_eq!(going(&mut bench).len(), 64 - HAND_OVERS - 1, "nobody is there any more to whom they go");
 }
 
 #[test]
@@ -188,9 +279,9 @@ fn a_node_that_leaves_releases_what_another_is_to_own_already() {
     let mine = bench.mine;
     bench.placement.members(members(&["b"]));
     bench.placement.leave();
-    bench.placement.answered();
+    bench.placement.retired();
     bench.placement.gone(mine, Epoch(7));
-    assert_eq!(bench.acts(mine)[2..], freed(mine));
+    assert_eq!(bench.acts(mine)[3..], freed(mine));
 }
 
 #[test]
@@ -198,10 +289,10 @@ fn a_shard_that_dies_while_the_cluster_is_asked_is_given_up() {
     let mut bench = Bench::held();
     let mine = bench.mine;
     bench.placement.leave();
-    assert_eq!(bench.acts(mine), [Act::Ping]);
+    assert_eq!(bench.acts(mine), [Act::Retire]);
     bench.placement.died(mine, Epoch(7), Death::Failed);
-    assert_eq!(bench.acts(mine), left(mine));
-    bench.placement.answered();
+    assert_eq!(bench.acts(mine), freed(mine));
+    bench.placement.retired();
     assert_eq!(bench.acts(mine), []);
 }
 
