@@ -38,7 +38,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Turn(u64);
 
 impl Turn {
-    fn after(self, further: usize) -> Turn {
+    /// The member that would come so many turns later.
+    pub(crate) fn after(self, further: usize) -> Turn {
         Turn(self.0 + further as u64)
     }
 }
@@ -96,6 +97,17 @@ impl Endpoints {
         _ = self.turn.subscribe().wait_for(|now| *now != turn).await;
     }
 
+    /// How many members there are but the one that is talked to.
+    pub(crate) fn others(&self) -> usize {
+        self.urls.len() - 1
+    }
+
+    /// Ends when the member of `turn` is the one that is talked to.
+    pub(crate) async fn met(&self, turn: Turn) {
+        // The sender lives as long as `self`.
+        _ = self.turn.subscribe().wait_for(|now| self.at(*now) == self.at(turn)).await;
+    }
+
     /// Moves everybody on, unless somebody did already.
     pub(crate) fn leave(&self, turn: Turn) {
         self.leave_for(turn, turn.after(1));
@@ -115,9 +127,12 @@ impl Endpoints {
         }
     }
 
+    fn at(&self, turn: Turn) -> usize {
+        usize::try_from(turn.0 % self.urls.len() as u64).unwrap_or(0)
+    }
+
     fn url(&self, turn: Turn) -> &str {
-        let at = usize::try_from(turn.0 % self.urls.len() as u64).unwrap_or(0);
-        &self.urls[at]
+        &self.urls[self.at(turn)]
     }
 
     /// The connection of this turn, which is made now if need be.

@@ -1,8 +1,13 @@
 //! The job that follows what is stored.
 //!
-//! Owns: the watch on everything below the root, opened again on another member from where it was, and the listing when
-//! etcd has forgotten what lies between. Never: shows half of a revision.
+//! Owns: two watches on everything below the root, each on a member of its own and opened again on another from where both
+//! were, and the listing when etcd has forgotten what lies between. Never: shows half of a revision.
+//!
+//! A member that comes back from a partition keeps leases alive before it hears of changes. Whoever watched there alone
+//! would learn half a second late that a shard is free.
 use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use etcd_client::{Client, Event, EventType, WatchOptions, WatchResponse, WatchStream};
 use kapell_cluster::Lost;
@@ -10,7 +15,7 @@ use kapell_runtime::{Job, OnDeath};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::calls::{self, ANSWER_BYTES_MAX, stored};
-use crate::endpoints::{Backoff, Turn};
+use crate::endpoints::{Backoff, Endpoints, Turn};
 use crate::registration::Registration;
 use crate::trouble::Trouble;
 use crate::view::{Change, View};
@@ -39,58 +44,108 @@ impl From<Lost> for End {
     }
 }
 
+/// Which of the two watches it is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// On the member that everybody talks to; if it fails there, everybody moves.
+    First,
+    /// On one of the others.
+    Beside,
+}
+
+/// What the watches have seen together.
+struct Followed<'a> {
+    registration: &'a Registration,
+    view: Mutex<View>,
+}
+
 /// Follows until the session is over.
 pub(crate) async fn follow(registration: &Registration, view: View) {
+    let followed = Followed { registration, view: Mutex::new(view) };
+    let beside = async {
+        match registration.endpoints.others() {
+            0 => pending().await,
+            _ => followed.keep(Place::Beside).await,
+        }
+    };
     tokio::select! {
         biased;
         () = registration.over() => {}
-        lost = watch_on(registration, view) => registration.lose(lost),
+        lost = followed.keep(Place::First) => registration.lose(lost),
+        lost = beside => registration.lose(lost),
     }
 }
 
-async fn watch_on(registration: &Registration, mut view: View) -> Lost {
-    let endpoints = &registration.endpoints;
-    let mut backoff = Backoff::new();
-    loop {
-        let (turn, began) = (endpoints.turn(), Instant::now());
-        let Err(end) = watch(registration, turn, &mut view).await;
-        let end = match end {
-            End::Compacted => {
-                tracing::info!(
-                    after = view.revision(),
-                    "etcd was compacted beyond what was seen; listing again"
-                );
-                list_again(registration, &mut view).await
-            }
-            end @ (End::Moved(_) | End::Lost(_)) => Err(end),
-        };
-        match end {
-            Ok(()) => {}
-            Err(End::Lost(lost)) => return lost,
-            Err(End::Moved(reason)) => {
-                tracing::debug!(reason, after = view.revision(), "the watch goes on elsewhere");
-                endpoints.leave(turn);
-            }
-            Err(End::Compacted) => {}
-        }
-        if began.elapsed() > registration.lease.ttl {
-            backoff = Backoff::new();
-        }
-        sleep(backoff.next()).await;
+impl Followed<'_> {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-async fn watch(registration: &Registration, turn: Turn, view: &mut View) -> Result<Infallible, End> {
-    let endpoints = &registration.endpoints;
-    let mut stream = open(registration, turn, view.revision() + 1).await?;
-    loop {
-        let message = tokio::select! {
-            biased;
-            () = endpoints.left(turn) => return Err(End::Moved("the member was left".to_owned())),
-            message = stream.message() => message.map_err(Trouble::from)?,
+    fn endpoints(&self) -> &Endpoints {
+        &self.registration.endpoints
+    }
+
+    /// Opens the watch again and again.
+    async fn keep(&self, place: Place) -> Lost {
+        let (mut backoff, mut failed) = (Backoff::new(), 0);
+        loop {
+            let (turn, began) = (self.endpoints().turn(), Instant::now());
+            let member = match place {
+                Place::First => turn,
+                Place::Beside => turn.after(1 + failed % self.endpoints().others()),
+            };
+            let Err(end) = self.watch(member, place).await;
+            let after = self.view().revision();
+            let end = match end {
+                End::Compacted => {
+                    tracing::info!(after, "etcd was compacted beyond what was seen; listing again");
+                    self.list_again().await.err()
+                }
+                end @ (End::Moved(_) | End::Lost(_)) => Some(end),
+            };
+            match end {
+                Some(End::Lost(lost)) => return lost,
+                Some(End::Moved(reason)) => {
+                    tracing::debug!(reason, after, "a watch goes on elsewhere");
+                    match place {
+                        Place::First => self.endpoints().leave(turn),
+                        Place::Beside => failed += 1,
+                    }
+                }
+                Some(End::Compacted) | None => {}
+            }
+            if began.elapsed() > self.registration.lease.ttl {
+                backoff = Backoff::new();
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn watch(&self, member: Turn, place: Place) -> Result<Infallible, End> {
+        let revision = self.view().revision() + 1;
+        let mut stream = open(self.registration, member, revision).await?;
+        let moved = async {
+            match place {
+                Place::First => self.endpoints().left(member).await,
+                Place::Beside => self.endpoints().met(member).await,
+            }
         };
-        let Some(response) = message else { return Err(End::Moved("the stream ended".to_owned())) };
-        check(&response)?;
+        tokio::pin!(moved);
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = &mut moved => return Err(End::Moved("everybody moved".to_owned())),
+                message = stream.message() => message.map_err(Trouble::from)?,
+            };
+            let Some(response) = message else { return Err(End::Moved("the stream ended".to_owned())) };
+            check(&response)?;
+            self.take(&response)?;
+        }
+    }
+
+    /// Shows what the other watch has not shown yet.
+    fn take(&self, response: &WatchResponse) -> Result<(), Lost> {
+        let mut view = self.view();
         let mut reached = view.revision();
         for change in response.events().iter().filter_map(change) {
             let (Change::Put(stored) | Change::Deleted(stored)) = change;
@@ -98,7 +153,22 @@ async fn watch(registration: &Registration, turn: Turn, view: &mut View) -> Resu
             view.apply(change)?;
         }
         view.reached(reached);
-        registration.show(view);
+        self.registration.show(&view);
+        Ok(())
+    }
+
+    async fn list_again(&self) -> Result<(), End> {
+        let seen = self.view().revision();
+        let Registration { endpoints, keys, .. } = self.registration;
+        let listing = calls::list(endpoints, keys.root(), self.registration.valid_until()).await?;
+        let mut view = self.view();
+        if (seen..view.revision()).contains(&listing.revision) {
+            // The other watch is ahead of it by now.
+            return Ok(());
+        }
+        view.listed(listing.revision, listing.all.iter().map(stored))?;
+        self.registration.show(&view);
+        Ok(())
     }
 }
 
@@ -136,14 +206,6 @@ fn check(response: &WatchResponse) -> Result<(), End> {
     if response.canceled() {
         return Err(End::Moved(format!("etcd ended the watch: {}", response.cancel_reason())));
     }
-    Ok(())
-}
-
-async fn list_again(registration: &Registration, view: &mut View) -> Result<(), End> {
-    let until = registration.valid_until();
-    let listing = calls::list(&registration.endpoints, registration.keys.root(), until).await?;
-    view.listed(listing.revision, listing.all.iter().map(stored))?;
-    registration.show(view);
     Ok(())
 }
 

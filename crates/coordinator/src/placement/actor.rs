@@ -12,18 +12,18 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr, SupervisionEvent,
 };
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::message::{Given, LoadFailure, PlacementMessage, SessionNo};
 use super::state::{Act, Death, Placement, Route};
-use crate::answer::answer;
+use crate::answer::{answer, replying};
 use crate::calls::{CallDesk, CallDeskArguments, CallMessage};
 use crate::definitions::Definitions;
 use crate::dispatch::{DispatchMessage, Dispatcher, DispatcherArguments};
 use crate::links::Links;
 use crate::options::CoordinatorOptions;
 use crate::peer::Peers;
-use crate::shard::{LoadError, Shard, ShardArguments, ShardMessage, ShardRules, with_causes};
+use crate::shard::{LoadError, Request, Shard, ShardArguments, ShardMessage, ShardRules, with_causes};
 
 /// Placement, and the supervisor of desks and shards.
 pub(crate) struct Supervisor;
@@ -58,6 +58,9 @@ pub(crate) struct Supervised {
 /// Whoever waits for it is told when it died.
 const LOAD: Job = Job { name: "load a shard", on_panic: OnDeath::StopNode };
 const CLUSTER: Job = Job { name: "ask the cluster", on_panic: OnDeath::StopNode };
+const SERVED: Job = Job { name: "see a shard arrive", on_panic: OnDeath::StopNode };
+/// Longest wait for a shard that was handed over before others follow it.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 /// Pause before a shard that died is loaded again.
 const LOAD_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before the cluster is asked again for a shard that another node has, should nobody say that it is free.
@@ -162,6 +165,7 @@ impl Supervised {
             PlacementMessage::Loaded { shard, epoch, result } => self.loaded(shard, epoch, result),
             PlacementMessage::LoadAgain(shard, epoch) => self.placement.load_again(shard, epoch),
             PlacementMessage::Released(_, shard) => self.placement.released(shard),
+            PlacementMessage::Served(shard) => self.placement.served(shard),
             PlacementMessage::Settle(reply) => self.settling.push(reply),
             PlacementMessage::Look(reply) => answer(reply, self.placement.known()),
             PlacementMessage::Leave(reply) => {
@@ -291,6 +295,7 @@ impl Supervised {
                 self.args.links.tell_calls(CallMessage::Disown(shard));
             }
             Act::Release(shard, epoch) => self.release(shard, epoch),
+            Act::AwaitServed(shard) => self.await_served(shard),
             Act::Route(shard, route) => self.route(shard, route),
         }
     }
@@ -342,6 +347,23 @@ impl Supervised {
             let otherwise = format!("the cluster was not told that shard {shard} is free");
             insist(|| session.release(shard, epoch), &otherwise).await;
             drop(myself.cast(PlacementMessage::Released(no, shard)));
+        });
+    }
+
+    /// Asks the shard something: who owns it next answers when it has loaded it.
+    fn await_served(&mut self, shard: ShardId) {
+        let myself = self.myself.clone();
+        let Some(mailbox) = self.args.links.shard(shard).cloned() else {
+            return self.placement.served(shard);
+        };
+        self.args.runtime.jobs.spawn(SERVED, async move {
+            let (reply, answered) = oneshot::channel();
+            let asked = async {
+                mailbox.submit(Request::Stats(replying(reply))).await;
+                answered.await
+            };
+            drop(timeout(SERVED_WITHIN, asked).await);
+            drop(myself.cast(PlacementMessage::Served(shard)));
         });
     }
 

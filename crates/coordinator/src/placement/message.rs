@@ -46,6 +46,8 @@ pub(crate) enum PlacementMessage {
     Retired(SessionNo),
     /// The cluster was told, under this session, that the shard is free.
     Released(SessionNo, ShardId),
+    /// The next owner of a shard serves it, or takes long.
+    Served(ShardId),
     /// Answer when every shard of this node is loaded, or why one cannot be.
     Settle(oneshot::Sender<Result<(), String>>),
     /// Tell what is known of the cluster.

@@ -2,7 +2,7 @@
 //!
 //! Every node computes the same preference from the same members, so nobody assigns shards. Only the journal's fence
 //! makes an owner; what is known here may be old, and then costs time, never data.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kapell_cluster::{Members, NodeName, Owner, Owners};
 use kapell_model::{Epoch, ShardCount, ShardId};
@@ -10,8 +10,8 @@ use kapell_model::{Epoch, ShardCount, ShardId};
 use super::message::Known;
 use super::rendezvous::{preferred, staying};
 
-/// Shards that are handed over at once: enough that journal and cluster have work, few enough that none of them waits
-/// for another.
+/// Shards that are on their way from this node at once, until their next owner serves them: enough that journal and
+/// cluster have work, few enough that none of them waits for another.
 const HAND_OVERS: usize = 4;
 
 /// What placement wants done.
@@ -37,6 +37,8 @@ pub(crate) enum Act {
     Disown(ShardId),
     /// Tell the cluster that the shard is free.
     Release(ShardId, Epoch),
+    /// Find out when the next owner serves the shard.
+    AwaitServed(ShardId),
     /// Send requests of the shard there.
     Route(ShardId, Route),
 }
@@ -111,6 +113,8 @@ pub(crate) struct Placement {
     /// Under which epoch each shard was released last.
     freed: BTreeMap<ShardId, Epoch>,
     mode: Mode,
+    /// Handed over, and not known to be served by the next owner yet.
+    moving: BTreeSet<ShardId>,
     /// The cluster was asked for a sign of life.
     pinging: bool,
     /// The cluster was told that the node is leaving.
@@ -127,6 +131,7 @@ impl Placement {
             stages: shards.iter().map(|shard| (shard, Stage::Away)).collect(),
             routes: shards.iter().map(|shard| (shard, Route::Nowhere)).collect(),
             freed: BTreeMap::new(),
+            moving: BTreeSet::new(),
             mode: Mode::Apart,
             pinging: false,
             is_retired: false,
@@ -163,6 +168,7 @@ impl Placement {
             self.mode = Mode::Apart;
         }
         self.pinging = false;
+        self.moving.clear();
         let shards: Vec<ShardId> = self.stages.keys().copied().collect();
         for shard in shards {
             self.give_up(shard);
@@ -204,14 +210,13 @@ impl Placement {
         self.hand_over();
     }
 
-    /// As many as may be under way at once, of those that are to go. Each that the cluster knows to be free is a sign of
-    /// life for the next.
+    /// As many as may be on their way at once, of those that are to go. Each that arrives is a sign of life for the next.
     fn hand_over(&mut self) {
         if self.mode == Mode::Leaving && !self.is_retired {
             return;
         }
         let is_under_way = |stage: &&Stage| matches!(stage, Stage::Leaving(_) | Stage::Releasing);
-        let under_way = self.stages.values().filter(is_under_way).count();
+        let under_way = self.stages.values().filter(is_under_way).count() + self.moving.len();
         // Those that nobody gets need not wait for each other.
         let room =
             if self.heirs().next().is_some() { HAND_OVERS.saturating_sub(under_way) } else { usize::MAX };
@@ -331,10 +336,22 @@ impl Placement {
 
     /// The cluster knows that the shard is free.
     pub(crate) fn released(&mut self, shard: ShardId) {
-        if self.stage(shard) == Stage::Releasing {
-            self.set(shard, Stage::Away);
-            self.reconcile_one(shard);
+        if self.stage(shard) != Stage::Releasing {
+            return;
         }
+        self.set(shard, Stage::Away);
+        self.reconcile_one(shard);
+        if self.stage(shard) == Stage::Away {
+            self.moving.insert(shard);
+            self.acts.push(Act::AwaitServed(shard));
+        } else {
+            self.hand_over();
+        }
+    }
+
+    /// The shard is served again, or has not been for so long that the others do not wait for it.
+    pub(crate) fn served(&mut self, shard: ShardId) {
+        self.moving.remove(&shard);
         self.hand_over();
     }
 

@@ -1,5 +1,6 @@
 //! A watch that was away comes to what is there now.
 use std::sync::Arc;
+use std::time::Duration;
 
 use kapell_cluster::Session;
 use kapell_model::Name;
@@ -72,6 +73,26 @@ async fn a_watch_that_was_cut_goes_on_where_it_was() {
         shows_nodes(&behind, &["a", "b"]).await;
         release(&writer, 1, last).await;
         shows_owner(&behind, 1, None).await;
+    }
+    assert_eq!(*behind.lost().borrow(), None);
+}
+
+/// Whichever it is: the lease, which would notice the silence, is kept alive only every twenty seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_silent_hides_nothing_that_another_tells() {
+    let Some(etcd) = Etcd::start(1) else { return };
+    let gates = [Gate::before(&etcd.endpoints()[0]).await, Gate::before(&etcd.endpoints()[0]).await];
+    let reached = Reached::by(gates.each_ref().map(Gate::endpoint).to_vec());
+    let behind = join(&reached.lease(Duration::from_secs(60)), "a").await;
+    let writer = join(&Reached::by(etcd.endpoints()), "b").await;
+    shows_nodes(&behind, &["a", "b"]).await;
+    for gate in &gates {
+        gate.shut();
+        let epoch = acquire(&writer, 1).await;
+        shows_owner(&behind, 1, Some(("b", epoch))).await;
+        release(&writer, 1, epoch).await;
+        shows_owner(&behind, 1, None).await;
+        gate.open();
     }
     assert_eq!(*behind.lost().borrow(), None);
 }

@@ -49,7 +49,8 @@ impl Bench {
             | Act::LoadLater(of, _)
             | Act::HandOver(of, _)
             | Act::Drop(of, _)
-            | Act::Release(of, _) => *of,
+            | Act::Release(of, _)
+            | Act::AwaitServed(of) => *of,
             Act::Ping | Act::Retire => shard,
         };
         self.placement.acts().into_iter().filter(|act| of(act) == shard).collect()
@@ -207,7 +208,7 @@ fn the_last_node_hands_everything_over_at_once_and_releases_nothing() {
 }
 
 #[test]
-fn a_few_shards_are_handed_over_at_once_and_each_that_is_free_makes_room_for_the_next() {
+fn a_few_shards_are_handed_over_at_once_and_each_that_arrives_makes_room_for_the_next() {
     let mut bench = Bench::holding(64);
     bench.placement.members(members(&["a", "b"]));
     bench.placement.answered();
@@ -216,11 +217,21 @@ fn a_few_shards_are_handed_over_at_once_and_each_that_is_free_makes_room_for_the
     bench.placement.gone(first[0], Epoch(7));
     assert_eq!(going(&mut bench), [], "the cluster has not said that it knows");
     bench.placement.released(first[0]);
+    assert_eq!(bench.acts(first[0]), [Act::AwaitServed(first[0])]);
+    bench.placement.released(first[0]);
+    bench.placement.answered();
+    assert_eq!(going(&mut bench), [], "the next owner has not loaded it");
+    bench.placement.served(first[0]);
     let next = going(&mut bench);
     assert!(next.len() == 1 && !first.contains(&next[0]));
     bench.placement.died(first[1], Epoch(7), Death::Failed);
     bench.placement.released(first[1]);
+    bench.placement.served(first[1]);
     assert_eq!(going(&mut bench).len(), 1);
+    bench.placement.gone(first[2], Epoch(7));
+    bench.placement.members(members(&["a"]));
+    bench.placement.released(first[2]);
+    assert_eq!(bench.acts(first[2]).last(), Some(&Act::Acquire(first[2])), "nobody else is to serve it");
 }
 
 #[test]
@@ -232,6 +243,7 @@ fn a_node_that_leaves_while_shards_move_goes_on_when_the_others_know() {
     bench.placement.leave();
     bench.placement.gone(first[0], Epoch(7));
     bench.placement.released(first[0]);
+    bench.placement.served(first[0]);
     bench.placement.answered();
     assert_eq!(going(&mut bench), [], "more of them nobody would want yet");
     bench.placement.retired();
@@ -251,7 +263,7 @@ fn a_shard_that_another_node_is_to_own_is_handed_over_before_it_is_released() {
     bench.placement.gone(mine, Epoch(7));
     assert_eq!(bench.acts(mine), freed(mine));
     bench.placement.released(mine);
-    assert_eq!(bench.acts(mine), []);
+    assert_eq!(bench.acts(mine), [Act::AwaitServed(mine)]);
 }
 
 #[test]
@@ -421,7 +433,7 @@ fn a_shard_that_comes_though_nobody_asked_for_it_any_more_is_released_once() {
     bench.owners(&[(mine, owner("a", 9))]);
     assert_eq!(bench.acts(mine), [Act::Release(mine, Epoch(9))]);
     bench.placement.released(mine);
-    assert_eq!(bench.acts(mine), []);
+    assert_eq!(bench.acts(mine), [Act::AwaitServed(mine)]);
     bench.owners(&[(mine, owner("b", 10))]);
     assert_eq!(bench.acts(mine), [Act::Route(mine, Route::To(owner("b", 10)))]);
 }
