@@ -101,7 +101,10 @@ impl Registration {
         self.lost.send_if_modified(|lost| {
             let first = lost.is_none();
             if first {
-                tracing::warn!(%node, reason = %why, "the session in the cluster is over");
+                match why {
+                    Lost::Left => tracing::info!(%node, "the node leaves the cluster"),
+                    _ => tracing::warn!(%node, reason = %why, "the session in the cluster is over"),
+                }
                 *lost = Some(why);
             }
             first

@@ -16,6 +16,8 @@ pub(crate) struct Kept {
     pub(crate) trimmed: Seq,
     /// So many reads of images fail at first.
     pub(crate) hiccups: AtomicU32,
+    /// Reads of images have no answer.
+    pub(crate) is_silent: bool,
     /// How often the history of one run was read.
     pub(crate) histories: AtomicU32,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn of(records: Vec<Placed>) -> Kept {
         let (hiccups, histories) = (AtomicU32::new(0), AtomicU32::new(0));
-        Kept { records, images: Vec::new(), trimmed: Seq::ZERO, hiccups, histories }
+        Kept { records, images: Vec::new(), trimmed: Seq::ZERO, hiccups, is_silent: false, histories }
     }
 }
 
@@ -63,6 +65,9 @@ impl Journal for Kept {
         {
             let (reason, retry_after) = ("a hiccup".to_owned(), Duration::ZERO);
             return stream::iter([Err(ReadError::Unavailable { reason, retry_after })]).boxed();
+        }
+        if self.is_silent {
+            return stream::pending().boxed();
         }
         stream::iter(self.images.iter().map(|image| Ok(image.clone()))).boxed()
     }

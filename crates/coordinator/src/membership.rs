@@ -2,6 +2,8 @@
 //!
 //! Owns: joining, joining again when the session was lost, stepping back while the journal is out of reach, and telling
 //! placement what the cluster says. Never: decides who owns what.
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use kapell_model::{Epoch, Name, ShardCount};
 use kapell_runtime::{Job, OnDeath, Runtime};
 use ractor::ActorRef;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::definitions::{CONTROL, Definitions};
 use crate::placement::PlacementMessage;
@@ -52,13 +54,16 @@ impl Membership {
                         continue;
                     }
                 };
+                if why == Lost::Left {
+                    // Placement has left, since it holds nothing any more.
+                    return;
+                }
                 tracing::warn!(%why, "the cluster session is over; shards are given up until there is another");
                 self.tell(PlacementMessage::Lost);
                 match why {
-                    Lost::Left => return,
                     // Two nodes of one name would throw each other out for ever.
                     Lost::Replaced { .. } => return self.runtime.jobs.stop("membership"),
-                    Lost::Expired | Lost::Removed => {}
+                    Lost::Left | Lost::Expired | Lost::Removed => {}
                 }
             }
         });
@@ -120,19 +125,23 @@ impl Membership {
 
     /// Until the session is over; says why.
     async fn follow(&self, session: &dyn Session) -> Lost {
-        let (mut members, mut owners) = (session.members(), session.owners());
-        let mut revisions = session.revisions();
-        if !revisions.borrow().is_empty() {
-            // What changed between the last look and the session was told to nobody here.
-            revisions.mark_changed();
+        tokio::select! {
+            biased;
+            why = over(session.lost()) => why,
+            // Beside each other: a node that comes reads definitions for as long as it takes to hand it its first shards.
+            never = self.tell_changes(session) => match never {},
+            never = self.follow_definitions(session) => match never {},
         }
-        let mut lost = session.lost();
-        let mut again = None;
+    }
+
+    async fn tell_changes(&self, session: &dyn Session) -> Infallible {
+        let (mut members, mut owners) = (session.members(), session.owners());
+        // Placement may have looked at them before we did.
+        members.mark_changed();
+        owners.mark_changed();
         loop {
             tokio::select! {
                 biased;
-                // A session that is gone without a word is as good as expired.
-                why = over(&mut lost) => return why,
                 Ok(()) = members.changed() => {
                     let members = members.borrow_and_update().clone();
                     self.tell(PlacementMessage::Members(members));
@@ -141,22 +150,26 @@ impl Membership {
                     let owners = owners.borrow_and_update().clone();
                     self.tell(PlacementMessage::Owners(owners));
                 }
-                Ok(()) = revisions.changed() => {
-                    revisions.borrow_and_update();
-                    again = self.read_definitions().await;
-                }
-                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    again = self.read_definitions().await;
-                }
+                else => pending().await,
             }
         }
     }
 
-    /// If they cannot be read, says when to try again: nobody tells of them a second time.
-    async fn read_definitions(&self) -> Option<Instant> {
-        let error = self.definitions.follow(&*self.journal).await.err()?;
-        tracing::error!(%error, "changed definitions cannot be read; it is tried again");
-        Some(Instant::now() + READ_PAUSE)
+    async fn follow_definitions(&self, session: &dyn Session) -> Infallible {
+        let mut revisions = session.revisions();
+        if !revisions.borrow().is_empty() {
+            // What changed between the last look and the session was told to nobody here.
+            revisions.mark_changed();
+        }
+        while revisions.changed().await.is_ok() {
+            revisions.borrow_and_update();
+            while let Err(error) = self.definitions.follow(&*self.journal).await {
+                // Nobody tells of them a second time.
+                tracing::error!(%error, "changed definitions cannot be read; it is tried again");
+                sleep(READ_PAUSE).await;
+            }
+        }
+        pending().await
     }
 
     fn tell(&self, message: PlacementMessage) {
@@ -166,7 +179,8 @@ impl Membership {
     }
 }
 
-async fn over(lost: &mut watch::Receiver<Option<Lost>>) -> Lost {
+/// A session that is gone without a word is as good as expired.
+async fn over(mut lost: watch::Receiver<Option<Lost>>) -> Lost {
     let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
     why.unwrap_or(Lost::Expired)
 }
@@ -189,9 +203,9 @@ pub(crate) static DEFINITIONS: LazyLock<Name> =
 mod tests {
     use std::sync::atomic::AtomicU32;
 
-    use kapell_cluster::{NodeName, Solo};
+    use kapell_cluster::{NodeName, Owners, Solo};
     use kapell_journal::{Placed, Record};
-    use kapell_model::{Seq, Timestamp};
+    use kapell_model::{Seq, ShardId, Timestamp};
     use kapell_wire::{RecordRef, encode_record};
     use ractor::{Actor, ActorProcessingErr};
 
@@ -199,16 +213,65 @@ mod tests {
     use crate::definitions::{change, control_run};
     use crate::kept::Kept;
 
-    /// Placement that does nothing.
-    struct Deaf;
+    /// Placement that does nothing but tell which owners it heard of last.
+    struct Listening;
 
-    impl Actor for Deaf {
+    impl Actor for Listening {
         type Msg = PlacementMessage;
-        type State = ();
-        type Arguments = ();
+        type State = watch::Sender<Arc<Owners>>;
+        type Arguments = watch::Sender<Arc<Owners>>;
 
-        async fn pre_start(&self, _: ActorRef<PlacementMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+        async fn pre_start(
+            &self,
+            _: ActorRef<PlacementMessage>,
+            heard: watch::Sender<Arc<Owners>>,
+        ) -> Result<watch::Sender<Arc<Owners>>, ActorProcessingErr> {
+            Ok(heard)
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<PlacementMessage>,
+            message: PlacementMessage,
+            heard: &mut watch::Sender<Arc<Owners>>,
+        ) -> Result<(), ActorProcessingErr> {
+            if let PlacementMessage::Owners(owners) = message {
+                heard.send_replace(owners);
+            }
             Ok(())
+        }
+    }
+
+    async fn membership(journal: Kept) -> (Membership, watch::Receiver<Arc<Owners>>) {
+        let heard = watch::Sender::default();
+        let hears = heard.subscribe();
+        let (placement, _) = Actor::spawn(None, Listening, heard).await.unwrap();
+        let membership = Membership {
+            cluster: Arc::new(Solo::new()),
+            member: Member::new(NodeName::local(), "127.0.0.1:1".to_owned(), "0".to_owned()),
+            shards: ShardCount::default(),
+            journal: Arc::new(journal),
+            definitions: Arc::default(),
+            placement,
+            runtime: Runtime::system(),
+        };
+        (membership, hears)
+    }
+
+    #[tokio::test]
+    async fn who_owns_what_is_told_while_definitions_are_read() {
+        let (membership, mut hears) = membership(Kept { is_silent: true, ..Kept::of(vec![]) }).await;
+        let session = membership.cluster.join(membership.member.clone(), Epoch(0)).await.unwrap();
+        session.bump(&DEFINITIONS).await.unwrap();
+        session.acquire(ShardId(1)).await.unwrap();
+        let has_heard = async {
+            hears.wait_for(|owners| owners.contains_key(&ShardId(1))).await.unwrap();
+            session.acquire(ShardId(2)).await.unwrap();
+            hears.wait_for(|owners| owners.contains_key(&ShardId(2))).await.unwrap();
+        };
+        tokio::select! {
+            why = membership.follow(&*session) => panic!("{why:?}"),
+            heard = tokio::time::timeout(Duration::from_secs(10), has_heard) => heard.unwrap(),
         }
     }
 
@@ -221,17 +284,7 @@ mod tests {
         let payload = encode_record(Timestamp(1), RecordRef::Definition(&change(&document, Timestamp(1))));
         let records = vec![Placed { seq: Seq(1), record: Record { run: control_run(), payload } }];
         let journal = Kept { hiccups: AtomicU32::new(2), ..Kept::of(records) };
-        let (placement, _) = Actor::spawn(None, Deaf, ()).await.unwrap();
-        let (address, version) = ("127.0.0.1:1".to_owned(), "0".to_owned());
-        let membership = Membership {
-            cluster: Arc::new(Solo::new()),
-            member: Member::new(NodeName::local(), address, version),
-            shards: ShardCount::default(),
-            journal: Arc::new(journal),
-            definitions: Arc::default(),
-            placement,
-            runtime: Runtime::system(),
-        };
+        let (membership, _) = membership(journal).await;
         let session = membership.cluster.join(membership.member.clone(), Epoch(0)).await.unwrap();
         session.bump(&DEFINITIONS).await.unwrap();
         let mut known = membership.definitions.subscribe();
