@@ -65,13 +65,13 @@ pub(crate) async fn follow(registration: &Registration, view: View) {
     let beside = async {
         match registration.endpoints.others() {
             0 => pending().await,
-            _ => followed.keep(Place::Beside).await,
+            _ => Box::pin(followed.keep(Place::Beside)).await,
         }
     };
     tokio::select! {
         biased;
         () = registration.over() => {}
-        lost = followed.keep(Place::First) => registration.lose(lost),
+        lost = Box::pin(followed.keep(Place::First)) => registration.lose(lost),
         lost = beside => registration.lose(lost),
     }
 }

@@ -101,9 +101,10 @@ impl Registration {
         self.lost.send_if_modified(|lost| {
             let first = lost.is_none();
             if first {
-                match why {
-                    Lost::Left => tracing::info!(%node, "the node leaves the cluster"),
-                    _ => tracing::warn!(%node, reason = %why, "the session in the cluster is over"),
+                if why == Lost::Left {
+                    tracing::info!(%node, "the node leaves the cluster");
+                } else {
+                    tracing::warn!(%node, reason = %why, "the session in the cluster is over");
                 }
                 *lost = Some(why);
             }

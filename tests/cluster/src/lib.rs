@@ -167,8 +167,8 @@ impl Node {
         self.coordinator.follow(source, Name::default_namespace());
     }
 
-    /// How many shards each node owns, as this one knows it, once these are the members and every shard is where it is
-    /// to be. Each has some.
+    /// How many shards each node owns, as this one knows it, once these are the members that stay and every shard is
+    /// where it is to be. Each has some.
     pub async fn owners(&self, nodes: &[&Node]) -> Vec<usize> {
         let since = Instant::now();
         loop {
@@ -176,7 +176,8 @@ impl Node {
             let of = |node: &&Node| known.shards.iter().filter(|shard| shard.node == node.name).count();
             let counts: Vec<usize> = nodes.iter().map(of).collect();
             let is_at_rest = known.shards.iter().all(|shard| shard.node == shard.preferred);
-            let are_members = known.members.len() == nodes.len();
+            let stay = known.members.iter().filter(|member| !member.leaving);
+            let are_members = stay.count() == nodes.len();
             let have_all = counts.iter().sum::<usize>() == usize::from(SHARDS) && !counts.contains(&0);
             if is_at_rest && are_members && have_all {
                 return counts;

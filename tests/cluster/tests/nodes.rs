@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kapell_client::v1::RunState;
 use kapell_client::{cloudevents, v1};
+use kapell_cluster::NodeName;
 use kapell_model::ShardId;
 use kapell_proto::v1::resource_service_client::ResourceServiceClient;
 use kapell_runtime::{Net as _, SystemNet};
@@ -355,6 +356,34 @@ async fn a_node_that_comes_gets_shards_and_one_that_leaves_gives_them_and_nothin
         c.reaches(run, RunState::Completed).await;
     }
     a.is_well().await;
+}
+
+/// As the cluster sees it, through the eyes of a member that is to own nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_has_handed_its_shards_over_a_few_at_a_time_before_it_is_gone() {
+    const AT_ONCE: usize = 4;
+    let Some(site) = Site::new() else { return };
+    let onlooker = site.member("onlooker", "127.0.0.1:1").await;
+    onlooker.retire().await.unwrap();
+    let (a, b) = two(&site).await;
+    let (mut members, mut owners) = (onlooker.members(), onlooker.owners());
+    owners.wait_for(|owners| owners.len() == usize::from(SHARDS)).await.unwrap();
+    let of_a = b.shards_of(&a).await.len();
+    let leaving = NodeName::new(&a.name).unwrap();
+    let gone = members.wait_for(|members| !members.contains_key(&leaving));
+    let mut most = 0;
+    let watching = async {
+        while owners.changed().await.is_ok() {
+            most = most.max(usize::from(SHARDS) - owners.borrow_and_update().len());
+        }
+    };
+    let left = async { tokio::join!(a.leave(), gone).1.map(drop) };
+    tokio::select! {
+        left = left => left.unwrap(),
+        () = watching => {}
+    }
+    assert!(of_a > AT_ONCE && most <= AT_ONCE, "of {of_a}, {most} were nobody's");
+    assert_eq!(b.owners(&[&b]).await, [usize::from(SHARDS)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -220,9 +220,8 @@ impl Placement {
         // Those that nobody gets need not wait for each other.
         let room =
             if self.heirs().next().is_some() { HAND_OVERS.saturating_sub(under_way) } else { usize::MAX };
-        let yielding = self.stages.iter().filter_map(|(shard, stage)| match stage {
-            Stage::Yielding(epoch) => Some((*shard, *epoch)),
-            _ => None,
+        let yielding = self.stages.iter().filter_map(|(shard, stage)| {
+            if let Stage::Yielding(epoch) = stage { Some((*shard, *epoch)) } else { None }
         });
         for (shard, epoch) in yielding.take(room).collect::<Vec<_>>() {
             self.set(shard, Stage::Leaving(epoch));
@@ -261,10 +260,11 @@ impl Placement {
 
     /// The pause before another try is over.
     pub(crate) fn again(&mut self, shard: ShardId) {
-        match self.stage(shard) {
-            Stage::Unsure => self.acts.push(Act::Acquire(shard)),
-            Stage::Waiting => self.ask(shard),
-            _ => {}
+        let stage = self.stage(shard);
+        if stage == Stage::Unsure {
+            self.acts.push(Act::Acquire(shard));
+        } else if stage == Stage::Waiting {
+            self.ask(shard);
         }
     }
 
