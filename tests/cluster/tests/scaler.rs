@@ -137,8 +137,10 @@ async fn shards_that_nobody_owns_make_the_answer_an_error_until_somebody_does() 
     node.apply(DEFINITIONS).await;
     join_all((0..TASKS).map(|key| node.start("task", key))).await;
     becomes(&node, f64::from(TASKS)).await;
-    // A member that answers, as `a` does it for it, and takes none of the shards that are its own.
-    let idle = site.member("b", &node.address).await;
+    // A member that answers, as a node of another cluster does it for it, and takes none of the shards that are its own.
+    let Some(elsewhere) = Site::new() else { return };
+    let stranger = elsewhere.node("b").await;
+    let idle = site.member("b", &stranger.address).await;
     let refused = refused(&node).await;
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert!(refused.message().contains("on their way"), "{refused:?}");
