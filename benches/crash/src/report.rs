@@ -51,6 +51,8 @@ struct Row<'a> {
     /// The longest time until an event was accepted, of these, and the most that it may be.
     acceptance: Duration,
     acceptance_max: Option<Duration>,
+    /// The one that took so long.
+    slowest: Option<Order>,
     /// The longest time from there to the end of its run.
     work: Duration,
 }
@@ -62,12 +64,12 @@ impl Row<'_> {
             return;
         }
         self.orders.insert(order);
-        let longer = |longest: Duration, span: Option<Span>| {
-            let met = span.filter(|span| span.meets(from, to));
-            met.map_or(longest, |span| longest.max(span.length(to)))
-        };
-        self.acceptance = longer(self.acceptance, Some(course.acceptance()));
-        self.work = longer(self.work, course.work());
+        let length = |span: Span| if span.meets(from, to) { span.length(to) } else { Duration::ZERO };
+        let acceptance = length(course.acceptance());
+        if acceptance > self.acceptance {
+            (self.acceptance, self.slowest) = (acceptance, Some(order));
+        }
+        self.work = self.work.max(course.work().map_or(Duration::ZERO, length));
     }
 
     fn is_too_slow(&self) -> bool {
@@ -88,6 +90,11 @@ impl Report {
             && self.findings.is_empty()
             && self.died.is_empty()
             && !self.rows().iter().any(|row| row.is_too_slow())
+    }
+
+    /// Of each fault, the order that was accepted last after its sending.
+    pub(crate) fn slowest(&self) -> BTreeSet<Order> {
+        self.rows().iter().filter_map(|row| row.slowest).collect()
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
@@ -139,7 +146,10 @@ impl Report {
                 row.of(&fates.failed),
                 seconds(row.acceptance),
                 seconds(row.work),
-                if row.is_too_slow() { "  TOO SLOW" } else { "" },
+                match row.slowest.filter(|_| row.is_too_slow()) {
+                    Some(order) => format!("  TOO SLOW: {}", order.name()),
+                    None => String::new(),
+                },
             ));
         }
         lines.push(String::new());
@@ -161,6 +171,7 @@ impl Report {
                 "lost": row.of(&fates.lost), "done_twice": row.of(&fates.twice),
                 "stuck": row.of(&fates.stuck), "failed": row.of(&fates.failed),
                 "accepted_within_s": row.acceptance.as_secs_f64(),
+                "slowest": row.slowest.map(Order::name),
                 "accepted_may_be_s": row.acceptance_max.map(|most| most.as_secs_f64()),
                 "done_within_s": row.work.as_secs_f64(),
             })

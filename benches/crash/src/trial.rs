@@ -114,8 +114,7 @@ impl Given {
         let settling = stopped.elapsed();
         let fates = judge::judge(company, &states).await?;
         judge::write_stories(client, &accepted, &fates.wrong(), &self.dir.join("wrong.txt")).await?;
-        let slowest = slowest(&courses, stopped);
-        judge::write_stories(client, &accepted, &slowest, &self.dir.join("slowest.txt")).await?;
+        let mut slowest = slowest(&courses, stopped);
         let findings = judge::doctor(client).await?;
         let first = faults.first().map_or(stopped, |fault| fault.at);
         let met = courses.iter().filter(|(_, course)| course.was_within(first, stopped));
@@ -127,7 +126,7 @@ impl Given {
             died.extend(process.died()?);
             refused_by_journal += process.logged(REFUSED_BY_JOURNAL)?;
         }
-        Ok(Report {
+        let report = Report {
             seed,
             faults,
             stopped,
@@ -138,7 +137,10 @@ impl Given {
             died,
             refused_by_journal,
             settling,
-        })
+        };
+        slowest.extend(report.slowest());
+        judge::write_stories(client, &accepted, &slowest, &self.dir.join("slowest.txt")).await?;
+        Ok(report)
     }
 }
 
