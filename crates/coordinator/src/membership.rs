@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::definitions::{CONTROL, Definitions};
-use crate::placement::PlacementMessage;
+use crate::placement::{PlacementMessage, staying};
 
 const MEMBERSHIP: Job = Job { name: "membership", on_panic: OnDeath::StopNode };
 /// Pause before the cluster is asked again to take this node in.
@@ -60,10 +60,9 @@ impl Membership {
                 }
                 tracing::warn!(%why, "the cluster session is over; shards are given up until there is another");
                 self.tell(PlacementMessage::Lost);
-                match why {
+                if matches!(why, Lost::Replaced { .. }) {
                     // Two nodes of one name would throw each other out for ever.
-                    Lost::Replaced { .. } => return self.runtime.jobs.stop("membership"),
-                    Lost::Left | Lost::Expired | Lost::Removed => {}
+                    return self.runtime.jobs.stop("membership");
                 }
             }
         });
@@ -75,7 +74,7 @@ impl Membership {
         let mut since = None;
         loop {
             sleep(JOURNAL_LOOK).await;
-            let has_others = members.borrow().len() > 1;
+            let has_others = staying(&members.borrow()).nth(1).is_some();
             let looked = timeout(JOURNAL_LOOK, self.journal.epoch(CONTROL));
             if !has_others || matches!(looked.await, Ok(Ok(_))) {
                 since = None;

@@ -166,6 +166,7 @@ impl Supervised {
             PlacementMessage::LoadAgain(shard, epoch) => self.placement.load_again(shard, epoch),
             PlacementMessage::Released(_, shard) => self.placement.released(shard),
             PlacementMessage::Served(shard) => self.placement.served(shard),
+            PlacementMessage::Overdue(shard) => self.placement.overdue(shard),
             PlacementMessage::Settle(reply) => self.settling.push(reply),
             PlacementMessage::Look(reply) => answer(reply, self.placement.known()),
             PlacementMessage::Leave(reply) => {
@@ -354,7 +355,7 @@ impl Supervised {
     fn await_served(&mut self, shard: ShardId) {
         let myself = self.myself.clone();
         let Some(mailbox) = self.args.links.shard(shard).cloned() else {
-            return self.placement.served(shard);
+            return self.placement.overdue(shard);
         };
         self.args.runtime.jobs.spawn(SERVED, async move {
             let (reply, answered) = oneshot::channel();
@@ -362,8 +363,11 @@ impl Supervised {
                 mailbox.submit(Request::Stats(replying(reply))).await;
                 answered.await
             };
-            drop(timeout(SERVED_WITHIN, asked).await);
-            drop(myself.cast(PlacementMessage::Served(shard)));
+            let news = match timeout(SERVED_WITHIN, asked).await {
+                Ok(Ok(_)) => PlacementMessage::Served(shard),
+                Ok(Err(_)) | Err(_) => PlacementMessage::Overdue(shard),
+            };
+            drop(myself.cast(news));
         });
     }
 

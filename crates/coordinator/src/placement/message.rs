@@ -46,8 +46,10 @@ pub(crate) enum PlacementMessage {
     Retired(SessionNo),
     /// The cluster was told, under this session, that the shard is free.
     Released(SessionNo, ShardId),
-    /// The next owner of a shard serves it, or takes long.
+    /// The next owner of a shard serves it.
     Served(ShardId),
+    /// A shard that was handed over is not known to be served after a while.
+    Overdue(ShardId),
     /// Answer when every shard of this node is loaded, or why one cannot be.
     Settle(oneshot::Sender<Result<(), String>>),
     /// Tell what is known of the cluster.

@@ -349,10 +349,25 @@ impl Placement {
         }
     }
 
-    /// The shard is served again, or has not been for so long that the others do not wait for it.
+    /// The next owner serves the shard.
     pub(crate) fn served(&mut self, shard: ShardId) {
-        self.moving.remove(&shard);
-        self.hand_over();
+        if self.moving.remove(&shard) {
+            self.hand_over();
+        }
+    }
+
+    /// Nobody has served the shard for so long that the others do not wait for it; the cluster may be why.
+    pub(crate) fn overdue(&mut self, shard: ShardId) {
+        if self.moving.remove(&shard) {
+            self.ask_for_life();
+        }
+    }
+
+    /// Once, until it is answered.
+    fn ask_for_life(&mut self) {
+        if !std::mem::replace(&mut self.pinging, true) {
+            self.acts.push(Act::Ping);
+        }
     }
 
     fn free(&mut self, shard: ShardId, epoch: Epoch) {
@@ -413,9 +428,8 @@ impl Placement {
             Stage::Held(epoch) if !self.is_wanted(shard) => {
                 self.set(shard, Stage::Yielding(epoch));
                 // While the node is leaving, that the cluster is told so is its sign of life.
-                let waits = self.mode == Mode::Leaving && !self.is_retired;
-                if !waits && !std::mem::replace(&mut self.pinging, true) {
-                    self.acts.push(Act::Ping);
+                if self.mode != Mode::Leaving || self.is_retired {
+                    self.ask_for_life();
                 }
             }
             Stage::Yielding(epoch) if self.is_wanted(shard) => self.set(shard, Stage::Held(epoch)),

@@ -77,7 +77,7 @@ async fn a_watch_that_was_cut_goes_on_where_it_was() {
     assert_eq!(*behind.lost().borrow(), None);
 }
 
-/// Whichever it is: the lease, which would notice the silence, is kept alive only every twenty seconds.
+/// Whichever it is: the lease, which would notice the silence, is kept alive only every fifteen seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_silent_hides_nothing_that_another_tells() {
     let Some(etcd) = Etcd::start(1) else { return };

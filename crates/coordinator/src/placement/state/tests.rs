@@ -235,6 +235,26 @@ fn a_few_shards_are_handed_over_at_once_and_each_that_arrives_makes_room_for_the
 }
 
 #[test]
+fn when_a_shard_does_not_arrive_the_next_waits_for_a_sign_of_life() {
+    let mut bench = Bench::holding(64);
+    bench.placement.members(members(&["a", "b"]));
+    bench.placement.answered();
+    let first = going(&mut bench);
+    for shard in &first[..2] {
+        bench.placement.gone(*shard, Epoch(7));
+        bench.placement.released(*shard);
+    }
+    bench.placement.acts();
+    bench.placement.overdue(first[0]);
+    bench.placement.overdue(first[1]);
+    assert_eq!(bench.placement.acts(), [Act::Ping], "the cluster may be silent, and is asked once");
+    bench.placement.served(first[0]);
+    assert_eq!(bench.placement.acts(), [], "that comes too late to say anything");
+    bench.placement.answered();
+    assert_eq!(going(&mut bench).len(), 2);
+}
+
+#[test]
 fn a_node_that_leaves_while_shards_move_goes_on_when_the_others_know() {
     let mut bench = Bench::holding(64);
     bench.placement.members(members(&["a", "b"]));
