@@ -71,8 +71,8 @@ impl Course {
 /// A time that may not be over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    from: Instant,
-    to: Option<Instant>,
+    pub(crate) from: Instant,
+    pub(crate) to: Option<Instant>,
 }
 
 impl Span {
@@ -84,6 +84,12 @@ impl Span {
     /// How long it is, or has been.
     pub(crate) fn length(self, now: Instant) -> Duration {
         self.to.unwrap_or(now) - self.from
+    }
+
+    /// How much of it was between these.
+    pub(crate) fn within(self, from: Instant, to: Instant) -> Duration {
+        let end = self.to.map_or(to, |end| end.min(to));
+        end.saturating_duration_since(self.from.max(from))
     }
 }
 

@@ -41,6 +41,15 @@ pub(crate) struct Report {
     pub(crate) settling: Duration,
 }
 
+/// From a fault to the next one.
+type Window = (Instant, Instant);
+
+/// In which one most of the time passed: a fault is not blamed for what the next one holds up.
+fn most_of(span: Span, windows: &[Window]) -> Option<usize> {
+    let parts = windows.iter().map(|(from, to)| span.within(*from, *to)).enumerate();
+    parts.filter(|(_, part)| !part.is_zero()).max_by_key(|(_, part)| *part).map(|(at, _)| at)
+}
+
 /// One line of the table.
 #[derive(Default)]
 struct Row<'a> {
@@ -48,7 +57,7 @@ struct Row<'a> {
     times: usize,
     /// Under way at one of them, or sent before the next.
     orders: BTreeSet<Order>,
-    /// The longest time until an event was accepted, of these, and the most that it may be.
+    /// The longest time until an event was accepted that it held up, and the most that it may be.
     acceptance: Duration,
     acceptance_max: Option<Duration>,
     /// The one that took so long.
@@ -58,18 +67,18 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// What an order has to do with a fault whose effects may last from here to there.
-    fn add(&mut self, order: Order, course: &Course, from: Instant, to: Instant) {
-        if !course.was_within(from, to) {
-            return;
+    fn accepted(&mut self, order: Order, after: Duration) {
+        if after > self.acceptance {
+            (self.acceptance, self.slowest) = (after, Some(order));
         }
-        self.orders.insert(order);
-        let length = |span: Span| if span.meets(from, to) { span.length(to) } else { Duration::ZERO };
-        let acceptance = length(course.acceptance());
-        if acceptance > self.acceptance {
-            (self.acceptance, self.slowest) = (acceptance, Some(order));
+    }
+
+    fn take_in(&mut self, other: &Row<'_>) {
+        self.orders.extend(&other.orders);
+        if let Some(order) = other.slowest {
+            self.accepted(order, other.acceptance);
         }
-        self.work = self.work.max(course.work().map_or(Duration::ZERO, length));
+        self.work = self.work.max(other.work);
     }
 
     fn is_too_slow(&self) -> bool {
@@ -98,17 +107,30 @@ impl Report {
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
+        let begins = || self.faults.iter().map(|fault| fault.at);
+        let windows: Vec<Window> = begins().zip(begins().skip(1).chain([self.stopped])).collect();
         let mut rows = BTreeMap::<&str, Row>::new();
-        let mut all = Row { fault: "all", times: self.faults.len(), ..Row::default() };
-        let first = self.faults.first().map_or(self.stopped, |fault| fault.at);
-        self.courses.iter().for_each(|(order, course)| all.add(*order, course, first, self.stopped));
-        for (at, fault) in self.faults.iter().enumerate() {
-            let end = self.faults.get(at + 1).map_or(self.stopped, |next| next.at);
+        for (fault, (from, to)) in self.faults.iter().zip(&windows) {
             let row = rows.entry(fault.name.as_str()).or_default();
             (row.fault, row.acceptance_max) = (fault.name.as_str(), fault.acceptance_max);
             row.times += 1;
-            self.courses.iter().for_each(|(order, course)| row.add(*order, course, fault.at, end));
+            let met = self.courses.iter().filter(|(_, course)| course.was_within(*from, *to));
+            row.orders.extend(met.map(|(order, _)| *order));
         }
+        let held_up_by = |span: Span| most_of(span, &windows).map(|at| self.faults[at].name.as_str());
+        for (order, course) in &self.courses {
+            let acceptance = course.acceptance();
+            if let Some(row) = held_up_by(acceptance).and_then(|fault| rows.get_mut(fault)) {
+                row.accepted(*order, acceptance.length(self.stopped));
+            }
+            if let Some(work) = course.work()
+                && let Some(row) = held_up_by(work).and_then(|fault| rows.get_mut(fault))
+            {
+                row.work = row.work.max(work.length(self.stopped));
+            }
+        }
+        let mut all = Row { fault: "all", times: self.faults.len(), ..Row::default() };
+        rows.values().for_each(|row| all.take_in(row));
         rows.into_values().chain([all]).collect()
     }
 
@@ -183,4 +205,23 @@ impl Report {
 
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fault_under_which_an_event_waited_longest_held_it_up() {
+        let begun = Instant::now();
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let windows = [(at(1_000), at(2_000)), (at(2_000), at(9_000))];
+        let during = |from, to: Option<u64>| most_of(Span { from: at(from), to: to.map(at) }, &windows);
+        assert_eq!(during(1_100, Some(1_200)), Some(0));
+        assert_eq!(during(1_950, Some(8_000)), Some(1), "it was all but accepted when the second one came");
+        assert_eq!(during(1_100, Some(2_100)), Some(0), "the first one's all but wholly");
+        assert_eq!(during(900, Some(1_010)), Some(0), "it began before");
+        assert_eq!(during(100, Some(900)), None, "nothing was wrong");
+        assert_eq!(during(1_900, None), Some(1), "it waits still");
+    }
 }
