@@ -89,11 +89,11 @@ impl From<Status> for ClientError {
             Code::Unauthenticated => failed("not authenticated"),
             Code::Unimplemented => failed("the server does not know this request (is it older?)"),
             Code::DataLoss => failed("stored data is damaged"),
-            Code::Internal => failed("internal error"),
-            // The connection broke: the server said nothing of the kind.
-            Code::Ok | Code::Unknown | Code::Cancelled if status.source().is_some() => {
+            // The connection broke, or is closed to new requests: the server said nothing of the kind.
+            Code::Ok | Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
                 ClientError::Unavailable { message }
             }
+            Code::Internal => failed("internal error"),
             Code::Cancelled => failed("canceled"),
             Code::Ok | Code::Unknown => failed("unknown error"),
         }
@@ -122,9 +122,10 @@ mod tests {
     fn a_connection_that_broke_is_not_mistaken_for_what_the_server_says() {
         let said = Status::cancelled("enough");
         assert!(matches!(ClientError::from(said), ClientError::Failed { code: "canceled", .. }));
-        let mut broke = Status::cancelled("h2 protocol error");
-        broke.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
-        assert!(matches!(ClientError::from(broke), ClientError::Unavailable { .. }));
+        for mut broke in [Status::cancelled("h2 protocol error"), Status::internal("http2 error")] {
+            broke.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+            assert!(matches!(ClientError::from(broke), ClientError::Unavailable { .. }));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Owns: finding the owner, and that a request is passed on once at most. Most requests never come here: they wait in a
 //! shard's mailbox, which a peer empties.
+use std::error::Error as _;
 use std::time::Duration;
 
 use kapell_model::ShardId;
@@ -39,4 +40,12 @@ pub(super) fn passed_on<T>(request: T) -> Request<T> {
     let mut request = Request::new(request);
     request.metadata_mut().insert(PASSED_ON, tonic::metadata::MetadataValue::from_static("1"));
     request
+}
+
+/// What the connection says of itself, and not the owner: whoever asked may ask again.
+pub(super) fn lost(status: Status) -> Status {
+    if status.source().is_none() {
+        return status;
+    }
+    Status::unavailable(format!("the owner of the shard did not answer: {}", status.message()))
 }

@@ -28,7 +28,8 @@ impl v1::resource_service_server::ResourceService for Resources {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         if let Some(owner) = forward::owner(&self.0, CONTROL, request.metadata()).await? {
             let mut owner = ResourceServiceClient::new(owner);
-            let answer = owner.apply(forward::passed_on(request.into_inner())).await?;
+            let answer =
+                owner.apply(forward::passed_on(request.into_inner())).await.map_err(forward::lost)?;
             self.0.follow(answer.get_ref().revision).await?;
             return Ok(answer);
         }
@@ -79,7 +80,8 @@ impl v1::resource_service_server::ResourceService for Resources {
     ) -> Result<Response<v1::DeleteResourceResponse>, Status> {
         if let Some(owner) = forward::owner(&self.0, CONTROL, request.metadata()).await? {
             let mut owner = ResourceServiceClient::new(owner);
-            let answer = owner.delete(forward::passed_on(request.into_inner())).await?;
+            let answer =
+                owner.delete(forward::passed_on(request.into_inner())).await.map_err(forward::lost)?;
             self.0.follow(answer.get_ref().revision).await?;
             return Ok(answer);
         }
