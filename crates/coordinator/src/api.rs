@@ -13,6 +13,7 @@ mod resources;
 mod runs;
 mod scaler;
 mod schedules;
+mod serving;
 mod sources;
 mod spread;
 mod starts;
@@ -29,6 +30,7 @@ use kapell_wire::peer::ASK_FRAME_BYTES_MAX;
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
+use tower::layer::layer_fn;
 
 use crate::limits::{APPLY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::options::CoordinatorOptions;
@@ -36,6 +38,9 @@ use crate::peer::PeerServer;
 use crate::placement::{Known, PlacementMessage};
 use crate::root::Root;
 use crate::session::{ConnectorSessions, Liveness, Streams, WorkerSessions};
+use serving::Ending;
+pub use serving::Stopped;
+pub(crate) use serving::{Serving, Stopping};
 pub(crate) use sources::{Sources, follow};
 
 const SERVE: Job = Job { name: "api", on_panic: OnDeath::StopNode };
@@ -55,6 +60,7 @@ pub(crate) struct Parts {
     pub(crate) started: kapell_model::Timestamp,
     pub(crate) streams: Streams,
     pub(crate) sources: Sources,
+    pub(crate) stopping: Stopping,
 }
 
 impl Parts {
@@ -72,6 +78,7 @@ impl Parts {
             started: runtime.clock.now(),
             streams: Streams::default(),
             sources: Sources::default(),
+            stopping: Stopping::default(),
         }
     }
 
@@ -91,8 +98,12 @@ impl Parts {
 }
 
 /// Serves until the node stops. Not ready before it is told to say so.
-pub(crate) async fn serve(listener: Box<dyn Listener>, parts: Parts, options: &CoordinatorOptions) -> Health {
-    let runtime = parts.runtime.clone();
+pub(crate) async fn serve(
+    listener: Box<dyn Listener>,
+    parts: Parts,
+    options: &CoordinatorOptions,
+) -> Serving {
+    let (runtime, stopping) = (parts.runtime.clone(), parts.stopping.clone());
     let liveness = Liveness { heartbeat: options.heartbeat, lease: options.lease };
     let workers = WorkerSessions {
         links: parts.links.clone(),
@@ -138,7 +149,11 @@ pub(crate) async fn serve(listener: Box<dyn Listener>, parts: Parts, options: &C
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     routes.add_service(health_service);
     let router = routes.routes().into_axum_router().merge(http::router(parts));
-    let jobs = runtime.jobs.clone();
+    let ends = stopping.clone();
+    let router = router.layer(layer_fn(move |service| Ending { service, stopping: ends.clone() }));
+    let (jobs, stopped) = (runtime.jobs.clone(), stopping.said());
+    // Kept until the last connection is closed.
+    let open = stopping.said();
     runtime.jobs.spawn(SERVE, async move {
         let served = Server::builder()
             .accept_http1(true)
@@ -147,22 +162,13 @@ pub(crate) async fn serve(listener: Box<dyn Listener>, parts: Parts, options: &C
             .http2_keepalive_interval(Some(Duration::from_secs(2)))
             .http2_keepalive_timeout(Some(Duration::from_secs(4)))
             .add_routes(tonic::service::Routes::from(router))
-            .serve_with_incoming(incoming_up_to(listener, CONNECTIONS_MAX))
+            .serve_with_incoming_shutdown(incoming_up_to(listener, CONNECTIONS_MAX), stopped)
             .await;
+        drop(open);
         if let Err(error) = served {
             tracing::error!(%error, "the API cannot be served any more");
             jobs.stop("api");
         }
     });
-    Health(health)
-}
-
-/// What the health service says.
-pub(crate) struct Health(tonic_health::server::HealthReporter);
-
-impl Health {
-    /// The node has its shards.
-    pub(crate) async fn ready(&self) {
-        self.0.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    }
+    Serving { health, stopping }
 }

@@ -31,6 +31,7 @@ use kapell_event_source::EventSource;
 use kapell_model::Name;
 use kapell_runtime::Runtime;
 
+pub use api::Stopped;
 pub use definitions::{Definitions, InForce};
 pub use options::{BadOptions, CoordinatorOptions};
 pub use root::{StartError, Stores};
@@ -41,6 +42,7 @@ pub struct Coordinator {
     runtime: Runtime,
     root: root::Root,
     parts: api::Parts,
+    serving: api::Serving,
 }
 
 impl Coordinator {
@@ -61,10 +63,10 @@ impl Coordinator {
         let advertised = options.advertise.clone().unwrap_or_else(|| address.to_string());
         let root = root::Root::start(&options, advertised, stores, &runtime).await?;
         let parts = api::Parts::of(&root, &options, &runtime);
-        let health = api::serve(listener, parts.clone(), &options).await;
+        let serving = api::serve(listener, parts.clone(), &options).await;
         root.settled().await?;
-        health.ready().await;
-        Ok(Coordinator { address, runtime, root, parts })
+        serving.ready().await;
+        Ok(Coordinator { address, runtime, root, parts, serving })
     }
 
     /// Where it listens.
@@ -84,11 +86,13 @@ impl Coordinator {
         self.runtime.jobs.stopped().await
     }
 
-    /// Stops. What was accepted is on disk already.
-    pub async fn stop(self) {
+    /// Hands the shards over, answers what was asked, and stops. What was accepted is on disk already.
+    pub async fn stop(self) -> Stopped {
         self.parts.sources.end().await;
         self.root.leave().await;
+        let stopped = self.serving.end().await;
         self.runtime.jobs.stop("shutdown");
         self.root.stop().await;
+        stopped
     }
 }

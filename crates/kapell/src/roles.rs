@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use kapell_cluster::NodeName;
 use kapell_connector::{Connector, ConnectorHandle, ConnectorOptions, RealOutside};
-use kapell_coordinator::{Coordinator, CoordinatorOptions};
+use kapell_coordinator::{Coordinator, CoordinatorOptions, Stopped};
 use kapell_event_source_nats::NatsSource;
 use kapell_runtime::Runtime;
 use kapell_worker::{Drained, Worker, WorkerHandle, WorkerOptions};
@@ -26,7 +26,7 @@ pub(crate) async fn coordinator(settings: &CoordinatorSettings) -> anyhow::Resul
         why = coordinator.stopped() => Err(why),
         () = told_to_stop() => Ok(()),
     };
-    stop(coordinator.stop()).await;
+    stop(async { log_stopped(coordinator.stop().await) }).await;
     match outcome {
         Ok(()) => Ok(()),
         Err(why) => bail!("the node stopped by itself: `{why}` died; the log says why"),
@@ -67,7 +67,7 @@ pub(crate) async fn dev(settings: &CoordinatorSettings) -> anyhow::Result<()> {
     };
     stop(async { log_drained(worker.drain(STOP_WITHIN).await) }).await;
     runtime.jobs.stop("shutdown");
-    stop(coordinator.stop()).await;
+    stop(async { log_stopped(coordinator.stop().await) }).await;
     match outcome {
         Ok(()) => Ok(()),
         Err(why) => bail!("the node stopped by itself: `{why}` died; the log says why"),
@@ -171,6 +171,15 @@ async fn told_to_stop() {
         () = wait(&mut int) => {}
     }
     tracing::info!("told to stop");
+}
+
+fn log_stopped(stopped: Stopped) {
+    match stopped {
+        Stopped::Clean => {}
+        Stopped::Unanswered => {
+            tracing::info!("not everything that was asked is answered; whoever asked asks another node");
+        }
+    }
 }
 
 fn log_drained(drained: Drained) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kapell_client::{Client, v1};
 use kapell_cluster::{Cluster as _, Member, NodeName, Session};
 use kapell_cluster_etcd::{EtcdCluster, EtcdOptions};
-use kapell_coordinator::{Coordinator, CoordinatorOptions, Stores};
+use kapell_coordinator::{Coordinator, CoordinatorOptions, Stopped, Stores};
 use kapell_event_source::EventSource;
 use kapell_journal::Journal;
 use kapell_journal_local::{Driver, LocalJournal, Options, RealDisk};
@@ -151,8 +151,8 @@ pub struct Node {
 
 impl Node {
     /// Hands its shards over and ends.
-    pub async fn leave(self) {
-        self.coordinator.stop().await;
+    pub async fn leave(self) -> Stopped {
+        self.coordinator.stop().await
     }
 
     /// Falls silent at once, as a machine that hangs does: nothing is handed over, the lease is not renewed, and its

@@ -136,7 +136,7 @@ async fn a_node_that_is_to_leave_serves_on_while_etcd_is_silent() {
         let started = timeout(TTL / 4, b.start("parked", key));
         tokio::select! {
             started = started => drop(started.expect("its owner is there")),
-            () = &mut leaving => panic!("it left, and nobody knows"),
+            _ = &mut leaving => panic!("it left, and nobody knows"),
         }
     }
     site.wake_etcd();
@@ -347,7 +347,7 @@ async fn a_node_that_comes_gets_shards_and_one_that_leaves_gives_them_and_nothin
     let c = site.node("c").await;
     a.owners(&[&a, &b, &c]).await;
     // While the shards of `b` move, others start runs: none is refused, none is lost.
-    let (more, ()) = tokio::join!(start_all(&c, "parked", RUNS..2 * RUNS), b.leave());
+    let (more, _) = tokio::join!(start_all(&c, "parked", RUNS..2 * RUNS), b.leave());
     runs.extend(more);
     a.owners(&[&a, &c]).await;
     for (run, key) in runs.iter().zip(0..) {

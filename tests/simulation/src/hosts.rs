@@ -128,8 +128,8 @@ async fn coordinate(site: &Site, name: &'static str) -> anyhow::Result<()> {
         why = coordinator.stopped() => why,
         () = told_to_leave(site, name) => {
             site.world.log(name, "leaves");
-            coordinator.stop().await;
-            site.world.log(name, "has left");
+            let stopped = coordinator.stop().await;
+            site.world.log(name, &format!("has left: {stopped:?}"));
             return Ok(());
         }
     };

@@ -14,7 +14,7 @@ use kapell_wire::cloud_event::Event;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
-use super::{Parts, forward, starts, status};
+use super::{Parts, forward, serving, starts, status};
 use crate::answer::{answer, replying};
 use crate::own_event::OwnEvent;
 use crate::shard::{self, Asker, EndWaiter, Past, Reply, Request, StartRun, SubmitError, Told};
@@ -86,7 +86,8 @@ impl v1::run_service_server::RunService for Runs {
     ) -> Result<Response<v1::ReplayResponse>, Status> {
         let run = status::run(&request.get_ref().run)?;
         if let Some(owner) = forward::owner(&self.0, run.shard(), request.metadata()).await? {
-            return RunServiceClient::new(owner).replay(forward::passed_on(request.into_inner())).await;
+            let request = forward::passed_on(request.into_inner());
+            return RunServiceClient::new(owner).replay(request).await.map_err(forward::lost);
         }
         replay(&self.0, run).await.map(Response::new)
     }
@@ -126,7 +127,8 @@ impl v1::run_service_server::RunService for Runs {
     async fn retry(&self, request: GrpcRequest<v1::SteerRequest>) -> Result<Response<v1::Run>, Status> {
         let run = status::run(&request.get_ref().run)?;
         if let Some(owner) = forward::owner(&self.0, run.shard(), request.metadata()).await? {
-            return RunServiceClient::new(owner).retry(forward::passed_on(request.into_inner())).await;
+            let request = forward::passed_on(request.into_inner());
+            return RunServiceClient::new(owner).retry(request).await.map_err(forward::lost);
         }
         let request = request.into_inner();
         let command = Command::Retry { by: status::by(&request.by)? };
@@ -144,7 +146,10 @@ async fn start(parts: &Parts, request: v1::StartRunRequest) -> Result<v1::StartR
     };
     // Asked together with the start: one batch, and no end is missed.
     let ended = tokio::time::timeout(wait, await_end(parts, run));
-    let (started, ended) = join(started, ended).await;
+    let (started, ended) = tokio::select! {
+        both = join(started, ended) => both,
+        () = parts.stopping.said() => return Err(serving::stopped()),
+    };
     let started = started?;
     let state = match ended {
         Ok(Some(state)) => state,

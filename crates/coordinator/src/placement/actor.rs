@@ -255,7 +255,7 @@ impl Supervised {
         if self.session.is_some() && self.placement.is_settled() {
             std::mem::take(&mut self.settling).into_iter().for_each(|waiting| answer(waiting, Ok(())));
         }
-        if self.placement.is_empty() && !self.leaving.is_empty() {
+        if !self.leaving.is_empty() && self.placement.has_left() {
             self.left();
         }
     }

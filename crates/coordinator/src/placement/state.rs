@@ -199,9 +199,9 @@ impl Placement {
         self.stages.values().all(|stage| matches!(stage, Stage::Away | Stage::Held(_)))
     }
 
-    /// Whether no shard is held.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.stages.values().all(|stage| *stage == Stage::Away)
+    /// Whether no shard is held, and whoever has them now serves them: until then requests of theirs wait here.
+    pub(crate) fn has_left(&self) -> bool {
+        self.moving.is_empty() && self.stages.values().all(|stage| *stage == Stage::Away)
     }
 
     /// The cluster has just given a sign of life.
