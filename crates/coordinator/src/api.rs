@@ -29,6 +29,7 @@ use kapell_runtime::{Job, Listener, OnDeath, Runtime, incoming_up_to};
 use kapell_wire::peer::ASK_FRAME_BYTES_MAX;
 use ractor::ActorRef;
 use tokio::sync::oneshot;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tower::layer::layer_fn;
 
@@ -104,6 +105,38 @@ pub(crate) async fn serve(
     options: &CoordinatorOptions,
 ) -> Serving {
     let (runtime, stopping) = (parts.runtime.clone(), parts.stopping.clone());
+    let mut routes = services(&parts, options);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    routes.add_service(health_service);
+    let router = routes.routes().into_axum_router().merge(http::router(parts));
+    let ends = stopping.clone();
+    let (jobs, stopped) = (runtime.jobs.clone(), stopping.said());
+    // Kept until the last connection is closed.
+    let open = stopping.said();
+    runtime.jobs.spawn(SERVE, async move {
+        let served = Server::builder()
+            .accept_http1(true)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .http2_keepalive_interval(Some(Duration::from_secs(2)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(4)))
+            .layer(layer_fn(move |service| Ending { service, stopping: ends.clone() }))
+            .add_routes(Routes::from(router))
+            .serve_with_incoming_shutdown(incoming_up_to(listener, CONNECTIONS_MAX), stopped)
+            .await;
+        drop(open);
+        if let Err(error) = served {
+            tracing::error!(%error, "the API cannot be served any more");
+            jobs.stop("api");
+        }
+    });
+    Serving { health, stopping }
+}
+
+/// Every service but the one that says whether the node is ready.
+fn services(parts: &Parts, options: &CoordinatorOptions) -> RoutesBuilder {
+    let runtime = &parts.runtime;
     let liveness = Liveness { heartbeat: options.heartbeat, lease: options.lease };
     let workers = WorkerSessions {
         links: parts.links.clone(),
@@ -120,7 +153,7 @@ pub(crate) async fn serve(
         streams: parts.streams.clone(),
     };
     let peers = PeerServer { peers: parts.peers.clone(), journal: parts.journal.clone() };
-    let mut routes = tonic::service::Routes::builder();
+    let mut routes = Routes::builder();
     routes
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(ASK_FRAME_BYTES_MAX))
         .add_service(v1::worker_service_server::WorkerServiceServer::new(workers))
@@ -145,30 +178,5 @@ pub(crate) async fn serve(
     {
         routes.add_service(reflection);
     }
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    routes.add_service(health_service);
-    let router = routes.routes().into_axum_router().merge(http::router(parts));
-    let ends = stopping.clone();
-    let router = router.layer(layer_fn(move |service| Ending { service, stopping: ends.clone() }));
-    let (jobs, stopped) = (runtime.jobs.clone(), stopping.said());
-    // Kept until the last connection is closed.
-    let open = stopping.said();
-    runtime.jobs.spawn(SERVE, async move {
-        let served = Server::builder()
-            .accept_http1(true)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .http2_keepalive_interval(Some(Duration::from_secs(2)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(4)))
-            .add_routes(tonic::service::Routes::from(router))
-            .serve_with_incoming_shutdown(incoming_up_to(listener, CONNECTIONS_MAX), stopped)
-            .await;
-        drop(open);
-        if let Err(error) = served {
-            tracing::error!(%error, "the API cannot be served any more");
-            jobs.stop("api");
-        }
-    });
-    Serving { health, stopping }
+    routes
 }

@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::http::{HeaderMap, Request, Response};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
+use tonic::body::Body;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
@@ -81,25 +80,22 @@ pub(super) struct Ending<S> {
     pub(super) stopping: Stopping,
 }
 
-impl<S> Service<Request> for Ending<S>
+impl<S, B> Service<Request<B>> for Ending<S>
 where
-    S: Service<Request, Response = Response, Future: Send + 'static>,
+    S: Service<Request<Asked<B>>, Response = Response<Body>, Future: Send + 'static>,
 {
-    type Response = Response;
+    type Response = Response<Answer>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response, S::Error>>;
+    type Future = BoxFuture<'static, Result<Response<Answer>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let (stopping, over) = (self.stopping.clone(), Arc::new(Over::default()));
-        let answer = self.service.call(request.map(|body| Body::new(Asked { body, over: over.clone() })));
-        Box::pin(async move {
-            let answer = answer.await?;
-            Ok(answer.map(|body| Body::new(Answer { body, over, stopping, said: None })))
-        })
+        let answer = self.service.call(request.map(|body| Asked { body, over: over.clone() }));
+        Box::pin(async move { Ok(answer.await?.map(|body| Answer { body, over, stopping, said: None })) })
     }
 }
 
@@ -111,19 +107,19 @@ struct Over {
 }
 
 /// The body of a request.
-struct Asked {
-    body: Body,
+pub(super) struct Asked<B> {
+    body: B,
     over: Arc<Over>,
 }
 
-impl HttpBody for Asked {
-    type Data = Bytes;
-    type Error = axum::Error;
+impl<B: http_body::Body + Unpin> http_body::Body for Asked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         self.over.reader.register(context.waker());
         if self.over.is_over.load(Ordering::Acquire) {
             return Poll::Ready(None);
@@ -141,21 +137,21 @@ impl HttpBody for Asked {
 }
 
 /// The body of an answer. If it waits for something when the node stops, it ends: one that is complete never waits.
-struct Answer {
+pub(super) struct Answer {
     body: Body,
     over: Arc<Over>,
     stopping: Stopping,
     said: Option<BoxFuture<'static, ()>>,
 }
 
-impl HttpBody for Answer {
+impl http_body::Body for Answer {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             return Poll::Ready(frame);
@@ -165,7 +161,7 @@ impl HttpBody for Answer {
         this.over.is_over.store(true, Ordering::Release);
         this.over.reader.wake();
         let mut trailers = HeaderMap::new();
-        stopped().add_header(&mut trailers).map_err(axum::Error::new)?;
+        stopped().add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
