@@ -64,7 +64,7 @@ impl Course {
 
     /// Whether some of it was between these.
     pub(crate) fn was_within(&self, from: Instant, to: Instant) -> bool {
-        Span { from: self.sent, to: self.ended }.meets(from, to)
+        !Span { from: self.sent, to: self.ended }.within(from, to).is_zero()
     }
 }
 
@@ -76,11 +76,6 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Whether some of it was between these.
-    pub(crate) fn meets(self, from: Instant, to: Instant) -> bool {
-        self.from < to && self.to.is_none_or(|end| end > from)
-    }
-
     /// How long it is, or has been.
     pub(crate) fn length(self, now: Instant) -> Duration {
         self.to.unwrap_or(now) - self.from

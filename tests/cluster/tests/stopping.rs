@@ -28,6 +28,14 @@ const CALLERS: u32 = 32;
 /// For what must come to pass.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Two nodes that know the definitions, each with its shards.
+async fn two(site: &Site) -> (Node, Node) {
+    let (a, b) = tokio::join!(site.node("a"), site.node("b"));
+    a.owners(&[&a, &b]).await;
+    a.apply(DEFINITIONS).await;
+    (a, b)
+}
+
 /// Asks the node itself, and asks nobody twice.
 async fn asks(node: &Node) -> RunServiceClient<Channel> {
     RunServiceClient::new(kapell_runtime::channel(Arc::new(SystemNet), &node.address).await.unwrap())
@@ -45,9 +53,7 @@ fn start_of(caller: u32, no: u32) -> v1::StartRunRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_a_node_that_stops_is_answered_or_was_not_heard() {
     let Some(site) = Site::new() else { return };
-    let (a, b) = tokio::join!(site.node("a"), site.node("b"));
-    a.owners(&[&a, &b]).await;
-    a.apply(DEFINITIONS).await;
+    let (a, b) = two(&site).await;
     let client = asks(&a).await;
     let callers = join_all((0..CALLERS).map(async |caller| {
         let mut no = 0;
@@ -75,9 +81,7 @@ async fn whoever_asks_a_node_that_stops_is_answered_or_was_not_heard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_listens_at_a_node_that_stops_is_sent_to_another_at_once() {
     let Some(site) = Site::new() else { return };
-    let (a, b) = tokio::join!(site.node("a"), site.node("b"));
-    a.owners(&[&a, &b]).await;
-    a.apply(DEFINITIONS).await;
+    let (a, b) = two(&site).await;
     let _worker = worker(&[&a, &b]).await;
     let mut client = asks(&a).await;
     let run = a.start("parked", 0).await;

@@ -49,3 +49,21 @@ pub(super) fn lost(status: Status) -> Status {
     }
     Status::unavailable(format!("the owner of the shard did not answer: {}", status.message()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_a_connection_says_is_not_what_the_owner_says() {
+        let said = lost(Status::internal("it is broken"));
+        assert_eq!((said.code(), said.message()), (Code::Internal, "it is broken"));
+        let mut broke = Status::internal("h2 protocol error");
+        broke.set_source(Arc::new(std::io::Error::other("closed")));
+        assert_eq!(lost(broke).code(), Code::Unavailable, "whoever asked may ask again");
+    }
+}
