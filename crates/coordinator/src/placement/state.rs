@@ -10,8 +10,8 @@ use kapell_model::{Epoch, ShardCount, ShardId};
 use super::message::Known;
 use super::rendezvous::{preferred, staying};
 
-/// Shards that are on their way from this node at once, until their next owner serves them: enough that journal and
-/// cluster have work, few enough that none of them waits for another.
+/// Shards that are on their way from this node at once, until their next owner serves them, and from all nodes to one:
+/// enough that journal and cluster have work, few enough that none of them waits for another.
 const HAND_OVERS: usize = 4;
 
 /// What placement wants done.
@@ -215,15 +215,27 @@ impl Placement {
         if self.mode == Mode::Leaving && !self.is_retired {
             return;
         }
-        let is_under_way = |stage: &&Stage| matches!(stage, Stage::Leaving(_) | Stage::Releasing);
-        let under_way = self.stages.values().filter(is_under_way).count() + self.moving.len();
-        // Those that nobody gets need not wait for each other.
-        let room =
-            if self.heirs().next().is_some() { HAND_OVERS.saturating_sub(under_way) } else { usize::MAX };
+        let is_under_way = |stage: &Stage| matches!(stage, Stage::Leaving(_) | Stage::Releasing);
+        let leaving = self.stages.iter().filter(|(_, stage)| is_under_way(stage)).map(|(shard, _)| *shard);
+        let mut coming = BTreeMap::<NodeName, usize>::new();
+        for heir in leaving.chain(self.moving.iter().copied()).filter_map(|shard| self.heir(shard)) {
+            *coming.entry(heir.clone()).or_default() += 1;
+        }
+        // A node that comes is given shards by all others at once.
+        let to_one = (HAND_OVERS / (self.members.len().max(2) - 1)).max(1);
         let yielding = self.stages.iter().filter_map(|(shard, stage)| {
             if let Stage::Yielding(epoch) = stage { Some((*shard, *epoch)) } else { None }
         });
-        for (shard, epoch) in yielding.take(room).collect::<Vec<_>>() {
+        for (shard, epoch) in yielding.collect::<Vec<_>>() {
+            // Those that nobody gets need not wait for each other.
+            if let Some(heir) = self.heir(shard).cloned() {
+                let all = coming.values().sum::<usize>();
+                let to_it = coming.entry(heir).or_default();
+                if all >= HAND_OVERS || *to_it >= to_one {
+                    continue;
+                }
+                *to_it += 1;
+            }
             self.set(shard, Stage::Leaving(epoch));
             self.acts.push(Act::HandOver(shard, epoch));
         }
@@ -449,7 +461,12 @@ impl Placement {
     }
 
     fn is_wanted(&self, shard: ShardId) -> bool {
-        self.mode == Mode::Joined && preferred(shard, self.heirs()).is_some_and(|node| *node == self.me)
+        self.mode == Mode::Joined && self.heir(shard).is_some_and(|node| *node == self.me)
+    }
+
+    /// Who is to own it.
+    fn heir(&self, shard: ShardId) -> Option<&NodeName> {
+        preferred(shard, self.heirs())
     }
 
     /// Who is to own shards: this node too, unless it is leaving.

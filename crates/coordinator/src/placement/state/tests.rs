@@ -236,6 +236,26 @@ fn a_few_shards_are_handed_over_at_once_and_each_that_arrives_makes_room_for_the
 }
 
 #[test]
+fn a_node_that_comes_is_given_a_few_shards_at_once_by_all_others_together() {
+    let mut bench = Bench::holding(64);
+    bench.placement.members(members(&["a", "b", "c"]));
+    bench.placement.answered();
+    let of = |name: &str, shards: &[ShardId]| {
+        let all = members(&["a", "b", "c"]);
+        shards.iter().filter(|shard| preferred(**shard, all.keys()) == Some(&node(name))).count()
+    };
+    let first = going(&mut bench);
+    assert_eq!((of("b", &first), of("c", &first)), (2, 2), "another node may give as many");
+    let to_b = *first.iter().find(|shard| of("b", &[**shard]) == 1).unwrap();
+    bench.placement.gone(to_b, Epoch(7));
+    bench.placement.released(to_b);
+    assert_eq!(going(&mut bench), [], "it is still on its way");
+    bench.placement.served(to_b);
+    let next = going(&mut bench);
+    assert_eq!((next.len(), of("b", &next)), (1, 1));
+}
+
+#[test]
 fn when_a_shard_does_not_arrive_the_next_waits_for_a_sign_of_life() {
     let mut bench = Bench::holding(64);
     bench.placement.members(members(&["a", "b"]));
