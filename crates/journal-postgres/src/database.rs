@@ -12,10 +12,13 @@ use tokio::sync::Notify;
 use crate::link::Open;
 use crate::options::Options;
 use crate::trouble::Trouble;
+use crate::value::OwnerId;
 
 /// See the module.
 pub(crate) struct Database {
     pub(crate) target: Target,
+    /// As whom this journal has shards.
+    pub(crate) owner: OwnerId,
     pub(crate) jobs: Jobs,
     pub(crate) options: Options,
     /// Id of the store; set when the journal is opened.
@@ -35,9 +38,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOOKS: u64 = 16;
 
 impl Database {
-    pub(crate) fn new(target: Target, jobs: Jobs, options: Options) -> Database {
+    pub(crate) fn new(target: Target, owner: OwnerId, jobs: Jobs, options: Options) -> Database {
         Database {
             target,
+            owner,
             jobs,
             options,
             store: OnceLock::new(),

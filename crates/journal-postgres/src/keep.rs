@@ -171,8 +171,13 @@ mod tests {
 
     #[test]
     fn of_several_images_of_a_run_the_last_one_counts() {
-        let hold =
-            Hold { epoch: kapell_model::Epoch(1), generation: 1, durable: Seq(9), checkpointed: Seq::ZERO };
+        let hold = Hold {
+            epoch: kapell_model::Epoch(1),
+            generation: 1,
+            version: 1,
+            durable: Seq(9),
+            checkpointed: Seq::ZERO,
+        };
         let stored = Checkpoint::new(ShardId(0), hold, Seq(1), vec![image(2, 1), image(1, 2), image(2, 3)]);
         assert_eq!(stored.changed, [image(1, 2), image(2, 3)]);
     }

@@ -15,13 +15,17 @@ use crate::queue::{Limits, Queue};
 use crate::segment::{self, Keeper};
 use crate::store;
 use crate::trouble::Trouble;
+use crate::value::OwnerId;
 use crate::writer::Writers;
 use crate::{Place, PostgresJournal};
 
 /// Everything that the journal keeps in a database.
 const SCHEMA: Schema = Schema {
     name: "kapell_journal",
-    steps: &[Step { to: Version { major: 1, minor: 0 }, sql: include_str!("../migrations/1.0.sql") }],
+    steps: &[
+        Step { to: Version { major: 1, minor: 0 }, sql: include_str!("../migrations/1.0.sql") },
+        Step { to: Version { major: 1, minor: 1 }, sql: include_str!("../migrations/1.1.sql") },
+    ],
 };
 
 /// Why the journal could not be opened.
@@ -78,10 +82,11 @@ impl PostgresJournal {
         options: Options,
         runtime: &Runtime,
     ) -> Result<PostgresJournal, OpenError> {
+        let owner = OwnerId::new(&*runtime.entropy);
         let mut databases = Vec::with_capacity(urls.len());
         for url in urls {
             let target = Target::parse(url, &link::session(options.connect_within))?;
-            databases.push(Arc::new(Database::new(target, runtime.jobs.clone(), options.clone())));
+            databases.push(Arc::new(Database::new(target, owner, runtime.jobs.clone(), options.clone())));
         }
         let mut connections = Vec::with_capacity(databases.len());
         for database in &databases {

@@ -1,7 +1,8 @@
 //! Who owns a shard.
 //!
 //! Owns: epochs and generations. Never: gives a shard to two owners.
-use futures::try_join;
+use std::collections::BTreeMap;
+
 use kapell_journal::ReadError;
 use kapell_model::{Epoch, Seq, ShardId};
 use tokio_postgres::types::{ToSql, Type};
@@ -11,7 +12,7 @@ use crate::link::{Open, Work};
 use crate::queue::Hold;
 use crate::trouble::Trouble;
 use crate::value::{bigint, number};
-use crate::writer::Holders;
+use crate::writer::{Holders, shard_of};
 
 /// Asks for the epoch of a shard.
 pub(crate) struct AskEpoch(pub(crate) ShardId);
@@ -31,16 +32,9 @@ pub(crate) struct Acquire {
     pub(crate) epoch: Epoch,
 }
 
-/// Waits for appends that are under way: they hold the row. Those that come later find another generation.
-const TAKE: &str = "INSERT INTO kapell_journal.shards AS s (shard, epoch, generation) VALUES ($1, $2, 1) \
-     ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch, generation = s.generation + 1 \
-     WHERE s.epoch <= excluded.epoch RETURNING s.generation";
-
-/// In one look, so that no segment is sealed between its parts: what the sealed segments have, and which are not.
-const LOOK: &str = "SELECT coalesce((SELECT max(last) FROM kapell_journal.spans WHERE shard = $1), 0), \
-     coalesce((SELECT array_agg(segment) FROM kapell_journal.segments WHERE NOT sealed), '{}'), \
-     coalesce(m.checkpointed, 0), coalesce(m.trimmed, 0) \
-     FROM (SELECT) AS one LEFT JOIN kapell_journal.marks AS m ON m.shard = $1";
+/// Waits for appends that are under way, and finds what they have stored. What comes later finds another version.
+const TAKE: &str = "SELECT generation, version, coalesce(last, 0), coalesce(checkpointed, 0), coalesce(trimmed, 0) \
+     FROM kapell_journal.take($1, $2, $3, $4)";
 
 /// What the owner of a shard may do, and up to where the shard was trimmed. `Err`: the epoch that holds it.
 type Taken = Result<(Hold, Seq), Epoch>;
@@ -48,29 +42,27 @@ type Taken = Result<(Hold, Seq), Epoch>;
 impl Work for Acquire {
     type Answer = Taken;
 
-    /// In two round trips: a shard that has no owner meanwhile is a shard that stands still.
+    /// In one round trip: a shard that has no owner meanwhile is a shard that stands still.
     async fn run(&self, open: &mut Open, database: &Database) -> Result<Taken, Trouble> {
-        let client = &open.client;
         let (shard, epoch) = (i32::from(self.shard.0), bigint(self.epoch.0));
-        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&shard, Type::INT4), (&epoch, Type::INT8)];
-        // Sent one after the other, answered in this order.
-        let (_, taken, looked) = try_join!(
-            client.batch_execute("BEGIN"),
-            client.query_typed(TAKE, &values),
-            client.query_typed(LOOK, &values[..1]),
-        )?;
-        let (Some(taken), Some(looked)) = (taken.first(), looked.first()) else {
-            client.batch_execute("ROLLBACK").await?;
+        let writers = i32::try_from(database.options.writers.max(1)).unwrap_or(i32::MAX);
+        let values: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&shard, Type::INT4),
+            (&epoch, Type::INT8),
+            (&database.owner, Type::UUID),
+            (&writers, Type::INT4),
+        ];
+        let rows = open.client.query_typed(TAKE, &values).await?;
+        let Some(row) = rows.first() else {
+            return Err(Trouble::Unfit("kapell_journal.take answers nothing".to_owned()));
+        };
+        let Some(generation) = row.try_get(0)? else {
             return Ok(Err(AskEpoch(self.shard).run(open, database).await?));
         };
-        let (sealed, segments): (i64, Vec<i32>) = (looked.try_get(0)?, looked.try_get(1)?);
-        let (checkpointed, trimmed): (i64, i64) = (looked.try_get(2)?, looked.try_get(3)?);
-        let of_segments = last_of(&segments, self.shard);
-        let (last, ()) = try_join!(client.query_typed(&of_segments, &[]), client.batch_execute("COMMIT"))?;
-        let last = last.first().map_or(Ok(0), |row| row.try_get(0))?;
-        let generation = taken.try_get(0)?;
-        let durable = Seq(number(sealed.max(trimmed).max(last)));
-        let (checkpointed, trimmed) = (Seq(number(checkpointed)), Seq(number(trimmed)));
+        let version = row.try_get(1)?;
+        let [last, checkpointed, trimmed] =
+            [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?].map(|stored| Seq(number(stored)));
+        let durable = last.max(trimmed);
         if durable < checkpointed {
             return Err(Trouble::Read(ReadError::Corrupt {
                 segment: format!("kapell_journal.entries of {}, shard {}", database.target, self.shard),
@@ -80,16 +72,40 @@ impl Work for Acquire {
                 ),
             }));
         }
-        Ok(Ok((Hold { epoch: self.epoch, generation, durable, checkpointed }, trimmed)))
+        Ok(Ok((Hold { epoch: self.epoch, generation, version, durable, checkpointed }, trimmed)))
     }
 }
 
-/// Asks for the last record of a shard in these segments. Exact while the shard's row is locked.
-fn last_of(segments: &[i32], shard: ShardId) -> String {
-    let of = |segment: &i32| {
-        format!("(SELECT max(seq) FROM kapell_journal.entries_{segment} WHERE shard = {shard})")
-    };
-    // The greatest of what is not null.
-    let each: Vec<String> = segments.iter().map(of).chain(["0::int8".to_owned()]).collect();
-    format!("SELECT greatest({})", each.join(", "))
+/// Asks which shards an owner has, and as of which version of its fence.
+pub(crate) struct AskOwned {
+    /// Whose row of the fence.
+    pub(crate) writer: i32,
+}
+
+/// What an owner has.
+pub(crate) struct Owned {
+    pub(crate) version: i64,
+    /// Under which epoch and generation.
+    pub(crate) shards: BTreeMap<ShardId, (Epoch, i64)>,
+}
+
+impl Work for AskOwned {
+    type Answer = Owned;
+
+    /// In one look: whoever takes a shard counts the version up in the same transaction.
+    async fn run(&self, open: &mut Open, database: &Database) -> Result<Owned, Trouble> {
+        let sql = "SELECT f.version, s.shard, s.epoch, s.generation FROM kapell_journal.fences AS f \
+             LEFT JOIN kapell_journal.shards AS s ON s.owner = f.owner WHERE f.owner = $1 AND f.writer = $2";
+        let values: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&database.owner, Type::UUID), (&self.writer, Type::INT4)];
+        let mut owned = Owned { version: 0, shards: BTreeMap::new() };
+        for row in open.client.query_typed(sql, &values).await? {
+            owned.version = row.try_get(0)?;
+            if let Some(shard) = row.try_get::<_, Option<i32>>(1)? {
+                let hold = (Epoch(number(row.try_get(2)?)), row.try_get(3)?);
+                owned.shards.insert(shard_of(shard), hold);
+            }
+        }
+        Ok(owned)
+    }
 }

@@ -14,6 +14,8 @@ use kapell_model::{Epoch, Seq, ShardId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::owner::Owned;
+
 /// What a batch takes in the queue besides its payloads, and each record besides its own.
 const BATCH_BYTES: usize = 128;
 const RECORD_BYTES: usize = 64;
@@ -31,6 +33,8 @@ pub(crate) struct Hold {
     pub(crate) epoch: Epoch,
     /// Which acquisition it was; see the table.
     pub(crate) generation: i64,
+    /// Of the owner's fence, when this was so for certain.
+    pub(crate) version: i64,
     /// Last durable record.
     pub(crate) durable: Seq,
     /// What the last checkpoint covers.
@@ -322,6 +326,19 @@ impl Queue {
             state.bytes -= bytes;
         }
         answers.give();
+    }
+
+    /// The owner had these shards at this version of its fence.
+    pub(crate) fn owned(&self, owned: &Owned) {
+        let mut state = self.lock();
+        for (shard, (epoch, generation)) in &owned.shards {
+            let owner = state.lanes.get_mut(shard).and_then(|lane| lane.owner.as_mut());
+            if let Some(owner) =
+                owner.filter(|owner| (owner.hold.epoch, owner.hold.generation) == (*epoch, *generation))
+            {
+                owner.hold.version = owner.hold.version.max(owned.version);
+            }
+        }
     }
 
     /// As what this epoch holds the shard. `Err(None)`: it is not known to.

@@ -176,6 +176,10 @@ async fn seal(client: &Client, segment: i32) -> Result<(), Trouble> {
     Ok(client.batch_execute("COMMIT").await?)
 }
 
+/// Nodes that have gone. One that is back after so long makes its fence anew when it takes a shard.
+const FORGET_OWNERS: &str = "DELETE FROM kapell_journal.fences AS f WHERE f.since < now() - interval '1 day' \
+     AND NOT EXISTS (SELECT FROM kapell_journal.shards AS s WHERE s.owner = f.owner)";
+
 /// Drops the segments that nobody needs, and moves what little is needed of one.
 struct Sweep;
 
@@ -206,6 +210,7 @@ impl Work for Sweep {
             drop_segment(client, segment, leave).await?;
             tracing::info!(database = %database.target, segment, needed, "a segment of the journal was dropped");
         }
+        client.execute_typed(FORGET_OWNERS, &[]).await?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::error::Error;
 
 use kapell_model::{RunId, Seq, ShardId};
+use kapell_runtime::Entropy;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
@@ -32,6 +33,30 @@ impl<'a> FromSql<'a> for RunKey {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::UUID
     }
+}
+
+/// Names an open journal in the database.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnerId([u8; 16]);
+
+impl OwnerId {
+    /// One that nobody has.
+    pub(crate) fn new(entropy: &dyn Entropy) -> OwnerId {
+        OwnerId(entropy.next_u128().to_be_bytes())
+    }
+}
+
+impl ToSql for OwnerId {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+
+    to_sql_checked!();
 }
 
 /// In the text of a statement.

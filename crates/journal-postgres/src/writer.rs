@@ -2,9 +2,8 @@
 //!
 //! Owns: the one statement that appends. Never: sends records of a shard while others of it are under way, or tries a
 //! group again whose outcome it does not know.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kapell_journal::AppendError;
 use kapell_model::{Epoch, RunId, Seq, ShardId};
@@ -14,6 +13,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::database::Database;
 use crate::link::{Link, Open, Work};
+use crate::owner::AskOwned;
 use crate::queue::{Next, Part, Queue, Stranger};
 use crate::trouble::Trouble;
 use crate::value::{RunKey, bigint, number, record_crc};
@@ -22,24 +22,22 @@ use crate::value::{RunKey, bigint, number, record_crc};
 const WRITER: Job = Job { name: "journal-writer", on_panic: OnDeath::StopNode };
 /// Segments that may be sealed under a group before it is given up.
 const SEGMENTS_TRIED: usize = 4;
+/// How often a shard may be taken from the owner under a group before it is given up.
+const VERSIONS_TRIED: usize = 64;
 
-/// Locks the rows of the shards that are still held as they were, and inserts the records of these only. An
-/// acquisition waits for the lock and counts what was inserted, or comes first, and then nothing is inserted. A row that
-/// somebody else has locked is not waited for: the other shards of the group shall not wait either.
+/// Locks the fence, if no shard was taken from the owner since, and inserts the records. An acquisition waits for the
+/// lock and finds what was inserted, or comes first, and then nothing is inserted.
 fn statement(segment: i32) -> String {
     format!(
         "WITH held AS MATERIALIZED (\
-           SELECT s.shard FROM kapell_journal.shards AS s \
-           JOIN unnest($1::int4[], $2::int8[], $3::int8[]) AS a (shard, epoch, generation) \
-             ON s.shard = a.shard AND s.epoch = a.epoch AND s.generation = a.generation \
-           FOR SHARE OF s SKIP LOCKED), \
+           SELECT FROM kapell_journal.fences WHERE owner = $1 AND writer = $2 AND version = $3 FOR SHARE), \
          stored AS (\
            INSERT INTO kapell_journal.entries_{segment} (shard, seq, run, crc, payload) \
            SELECT r.shard, r.seq, r.run, r.crc, r.payload \
            FROM unnest($4::int4[], $5::int8[], $6::uuid[], $7::int4[], $8::bytea[]) \
              AS r (shard, seq, run, crc, payload) \
-           WHERE r.shard IN (SELECT shard FROM held)) \
-         SELECT shard FROM held"
+           WHERE EXISTS (SELECT FROM held)) \
+         SELECT count(*) FROM held"
     )
 }
 
@@ -48,11 +46,11 @@ pub(crate) struct Writers(Arc<Queue>);
 
 impl Writers {
     pub(crate) fn start(database: &Arc<Database>, queue: &Arc<Queue>) -> Writers {
-        for _ in 0..database.options.writers.max(1) {
-            let (link, queue) = (Link::new(database), queue.clone());
+        for no in (0..).take(database.options.writers.max(1)) {
+            let (writer, queue) = (Writer { link: Link::new(database), no }, queue.clone());
             database.jobs.spawn(WRITER, async move {
                 let left = Leaving(queue.clone());
-                write(link, &queue).await;
+                writer.write(&queue).await;
                 std::mem::forget(left);
             });
         }
@@ -76,46 +74,102 @@ impl Drop for Leaving {
     }
 }
 
-async fn write(mut link: Link, queue: &Queue) {
-    while let Some(work) = queue.next().await {
-        match work {
-            Next::Group(parts) => {
-                queue.finish(commit(&mut link, parts).await);
-            }
-            Next::Strangers(strangers) => enlighten(&mut link, strangers).await,
-        }
-    }
+/// One of them.
+struct Writer {
+    link: Link,
+    /// Which row of the fence is its own.
+    no: i32,
 }
 
-/// Each part with its outcome.
-async fn commit(link: &mut Link, parts: Vec<Part>) -> Vec<(Part, Result<(), AppendError>)> {
-    let retry_after = link.database.options.retry_after;
-    let inserted = insert(link, &Rows::of(&parts)).await;
-    let held = match inserted {
-        Ok(held) => held,
-        Err(trouble) => {
-            link.discard();
-            tracing::warn!(database = %link.database.target, reason = trouble.reason(), "a group was not appended");
-            let failed = |part| (part, Err(trouble.on_append(retry_after)));
-            return parts.into_iter().map(failed).collect();
+impl Writer {
+    async fn write(mut self, queue: &Queue) {
+        while let Some(work) = queue.next().await {
+            match work {
+                Next::Group(parts) => {
+                    let outcomes = self.commit(queue, parts).await;
+                    queue.finish(outcomes);
+                }
+                Next::Strangers(strangers) => enlighten(&mut self.link, strangers).await,
+            }
         }
-    };
-    if held.len() == parts.len() {
-        return parts.into_iter().map(|part| (part, Ok(()))).collect();
     }
-    let refused =
-        parts.iter().map(|part| part.shard).filter(|shard| !held.contains(shard)).collect::<Vec<_>>();
-    let holders = link.run(&Holders { shards: refused }).await;
-    let outcome = |part: &Part| match (&holders, held.contains(&part.shard)) {
-        (_, true) => Ok(()),
-        (Err(trouble), false) => Err(trouble.on_append(retry_after)),
-        (Ok(holders), false) => Err(refused_part(part, holders, retry_after)),
-    };
-    let outcomes = parts.iter().map(outcome).collect::<Vec<_>>();
-    for (part, outcome) in parts.iter().zip(&outcomes) {
-        note_fenced(part.shard, part.hold.epoch, outcome);
+
+    /// Each part with its outcome.
+    async fn commit(&mut self, queue: &Queue, mut parts: Vec<Part>) -> Vec<(Part, Result<(), AppendError>)> {
+        let mut outcomes = Vec::with_capacity(parts.len());
+        let mut tried = 1;
+        while !parts.is_empty() {
+            let rows = Rows::of(&parts);
+            let inserted = match self.insert(&rows).await {
+                Ok(false) if tried < VERSIONS_TRIED => {
+                    self.part_with_the_lost(queue, &mut parts, &mut outcomes).await
+                }
+                Ok(false) => Err(Trouble::Refused("shards are taken from this node without end")),
+                Ok(true) => {
+                    outcomes.extend(parts.drain(..).map(|part| (part, Ok(()))));
+                    Ok(())
+                }
+                Err(trouble) => Err(trouble),
+            };
+            if let Err(trouble) = inserted {
+                self.link.discard();
+                let database = &self.link.database;
+                tracing::warn!(database = %database.target, reason = trouble.reason(), "a group was not appended");
+                let retry_after = database.options.retry_after;
+                outcomes.extend(parts.drain(..).map(|part| (part, Err(trouble.on_append(retry_after)))));
+            }
+            tried += 1;
+        }
+        outcomes
     }
-    parts.into_iter().zip(outcomes).collect()
+
+    /// Finds out which shards were taken from the owner. Nothing was inserted of any.
+    async fn part_with_the_lost(
+        &mut self,
+        queue: &Queue,
+        parts: &mut Vec<Part>,
+        outcomes: &mut Vec<(Part, Result<(), AppendError>)>,
+    ) -> Result<(), Trouble> {
+        let owned = self.link.run(&AskOwned { writer: self.no }).await?;
+        queue.owned(&owned);
+        let has =
+            |part: &Part| owned.shards.get(&part.shard) == Some(&(part.hold.epoch, part.hold.generation));
+        let (kept, lost): (Vec<Part>, Vec<Part>) = std::mem::take(parts).into_iter().partition(has);
+        *parts = kept;
+        parts.iter_mut().for_each(|part| part.hold.version = owned.version);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let holders = self.link.run(&Holders { shards: lost.iter().map(|part| part.shard).collect() }).await;
+        let retry_after = self.link.database.options.retry_after;
+        for part in lost {
+            let outcome = Err(match &holders {
+                Ok(holders) => refused_part(&part, holders),
+                Err(trouble) => trouble.on_append(retry_after),
+            });
+            note_fenced(part.shard, part.hold.epoch, &outcome);
+            outcomes.push((part, outcome));
+        }
+        Ok(())
+    }
+
+    /// Whether the owner had all shards still; if not, nothing was inserted.
+    async fn insert(&mut self, rows: &Rows<'_>) -> Result<bool, Trouble> {
+        let (database, within) = (self.link.database.clone(), self.link.database.patience());
+        let open = self.link.open().await?;
+        let mut tried = 1;
+        loop {
+            let inserted = tokio::time::timeout(within, rows.insert(open, &database, self.no)).await;
+            match inserted.unwrap_or(Err(Trouble::Slow(within))) {
+                // PostgreSQL has undone all of it.
+                Err(trouble) if trouble.is_sealed() && tried < SEGMENTS_TRIED => {
+                    database.follow(open).await?
+                }
+                outcome => return outcome,
+            }
+            tried += 1;
+        }
+    }
 }
 
 /// What shows that an owner that was away too long wrote nothing.
@@ -127,41 +181,14 @@ fn note_fenced(shard: ShardId, epoch: Epoch, outcome: &Result<(), AppendError>) 
 }
 
 /// Why nothing was inserted of a part: its shard is held otherwise now.
-fn refused_part(
-    part: &Part,
-    holders: &BTreeMap<ShardId, (Epoch, i64)>,
-    retry_after: Duration,
-) -> AppendError {
-    match holders.get(&part.shard) {
-        Some((epoch, _)) if *epoch != part.hold.epoch => AppendError::Fenced { held_by: *epoch },
-        Some((_, generation)) if *generation != part.hold.generation => AppendError::Poisoned,
-        Some(_) => {
-            let reason = "the row of the shard is locked by another session".to_owned();
-            AppendError::Unavailable { reason, retry_after }
-        }
-        None => AppendError::Fenced { held_by: Epoch(0) },
-    }
-}
-
-/// Answers the shards whose records are now on disk.
-async fn insert(link: &mut Link, rows: &Rows<'_>) -> Result<BTreeSet<ShardId>, Trouble> {
-    let (database, within) = (link.database.clone(), link.database.patience());
-    let open = link.open().await?;
-    let mut tried = 1;
-    loop {
-        let inserted = tokio::time::timeout(within, rows.insert(open, &database)).await;
-        match inserted.unwrap_or(Err(Trouble::Slow(within))) {
-            // PostgreSQL has undone all of it.
-            Err(trouble) if trouble.is_sealed() && tried < SEGMENTS_TRIED => database.follow(open).await?,
-            outcome => return outcome,
-        }
-        tried += 1;
-    }
+fn refused_part(part: &Part, holders: &BTreeMap<ShardId, (Epoch, i64)>) -> AppendError {
+    refusal(part.hold.epoch, holders.get(&part.shard).map(|(held_by, _)| *held_by))
 }
 
 /// A group, column by column.
 struct Rows<'a> {
-    held: (Vec<i32>, Vec<i64>, Vec<i64>),
+    /// Of the fence, when each of the shards was the owner's.
+    version: i64,
     shards: Vec<i32>,
     seqs: Vec<i64>,
     runs: Vec<RunKey>,
@@ -172,13 +199,8 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn of(parts: &'a [Part]) -> Rows<'a> {
-        let held = (
-            parts.iter().map(|part| i32::from(part.shard.0)).collect(),
-            parts.iter().map(|part| bigint(part.hold.epoch.0)).collect(),
-            parts.iter().map(|part| part.hold.generation).collect(),
-        );
         let mut rows = Rows {
-            held,
+            version: parts.iter().map(|part| part.hold.version).min().unwrap_or_default(),
             shards: Vec::new(),
             seqs: Vec::new(),
             runs: Vec::new(),
@@ -206,15 +228,22 @@ impl<'a> Rows<'a> {
         self.bytes += payload.len() as u64;
     }
 
-    async fn insert(&self, open: &mut Open, database: &Database) -> Result<BTreeSet<ShardId>, Trouble> {
+    async fn insert(&self, open: &mut Open, database: &Database, writer: i32) -> Result<bool, Trouble> {
         let statement = prepared(open, database.segment()).await?;
-        let (shards, epochs, generations) = &self.held;
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [shards, epochs, generations, &self.shards, &self.seqs, &self.runs, &self.crcs, &self.payloads];
+        let parameters: [&(dyn ToSql + Sync); 8] = [
+            &database.owner,
+            &writer,
+            &self.version,
+            &self.shards,
+            &self.seqs,
+            &self.runs,
+            &self.crcs,
+            &self.payloads,
+        ];
         // Answered when the transaction has ended.
-        let rows = open.client.query(&statement, &parameters).await?;
+        let held: i64 = open.client.query_one(&statement, &parameters).await?.try_get(0)?;
         database.wrote(self.bytes + 100 * self.seqs.len() as u64);
-        rows.iter().map(|row| Ok(shard_of(row.try_get(0)?))).collect()
+        Ok(held > 0)
     }
 }
 
@@ -270,6 +299,6 @@ impl Work for Holders {
     }
 }
 
-fn shard_of(stored: i32) -> ShardId {
+pub(crate) fn shard_of(stored: i32) -> ShardId {
     ShardId(u16::try_from(stored).unwrap_or(u16::MAX))
 }

@@ -45,7 +45,8 @@ impl Case {
     }
 
     fn acquire(&self, shard: u16, generation: i64, durable: u64) {
-        let hold = Hold { epoch: Epoch(1), generation, durable: Seq(durable), checkpointed: Seq::ZERO };
+        let hold =
+            Hold { epoch: Epoch(1), generation, version: 1, durable: Seq(durable), checkpointed: Seq::ZERO };
         self.queue.install(ShardId(shard), hold);
     }
 

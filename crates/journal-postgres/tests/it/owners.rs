@@ -1,5 +1,4 @@
 //! Two nodes, one shard: only one can write, whatever the other believes.
-use std::time::Duration;
 
 use kapell_journal::{AcquireError, AppendError, Journal as _};
 use kapell_model::{Epoch, Seq, ShardId};
@@ -116,23 +115,103 @@ async fn an_insert_under_way_is_waited_for_and_counted_by_the_next_owner() {
 }
 
 #[tokio::test]
-async fn a_shard_whose_row_somebody_locked_fails_alone_and_can_be_healed() {
+async fn whoever_locks_the_row_of_a_shard_holds_up_who_takes_it_and_nobody_who_has_it() {
     let Some(server) = quick_server() else { return };
-    let node = open(&server).await;
+    let (node, next) = (open(&server).await, open(&server).await);
     acquire(&node, 1, 1).await;
-    acquire(&node, 2, 1).await;
-    let behind = client(&server.url()).await;
+    let (behind, watcher) = (client(&server.url()).await, client(&server.url()).await);
     behind
         .batch_execute("BEGIN; SELECT * FROM kapell_journal.shards WHERE shard = 1 FOR UPDATE")
         .await
         .unwrap();
-    let waiting = append(&node, 1, 1, 1, vec![record(1, "one")]);
-    put(&node, 2, 1, 1, "another shard").await.unwrap();
-    let refused =
-        tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("it does not wait").unwrap();
-    assert!(matches!(refused, Err(AppendError::Unavailable { .. })), "{refused:?}");
-    assert_eq!(put(&node, 1, 1, 2, "two").await, Err(AppendError::Poisoned));
-    behind.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(acquire(&node, 1, 1).await, Seq::ZERO);
     put(&node, 1, 1, 1, "one").await.unwrap();
+    let mut taken = Box::pin(acquire(&next, 1, 2));
+    assert!(futures::poll!(&mut taken).is_pending());
+    until(&watcher, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    put(&node, 1, 1, 2, "two").await.unwrap();
+    behind.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(taken.await, Seq(2));
+}
+
+/// How version 1.0 takes a shard. It does not know that there are fences.
+const TAKE_OF_OLD: &str = "INSERT INTO kapell_journal.shards AS s (shard, epoch, generation) VALUES (1, 2, 1) \
+     ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch, generation = s.generation + 1 \
+     WHERE s.epoch <= excluded.epoch RETURNING s.generation";
+
+/// And how it appends one record.
+const APPEND_OF_OLD: &str = "WITH held AS MATERIALIZED (SELECT shard FROM kapell_journal.shards \
+       WHERE shard = 1 AND epoch = 2 FOR SHARE SKIP LOCKED) \
+     INSERT INTO kapell_journal.entries_1 (shard, seq, run, crc, payload) \
+     SELECT 1, 2, '00000000-0000-0000-0000-000000000000', 0, '' FROM held";
+
+#[tokio::test]
+async fn a_program_from_before_fences_ours_and_ours_fences_it() {
+    let Some(server) = quick_server() else { return };
+    let node = open(&server).await;
+    acquire(&node, 1, 1).await;
+    acquire(&node, 2, 1).await;
+    put(&node, 1, 1, 1, "ours").await.unwrap();
+    let (old, watcher) = (client(&server.url()).await, client(&server.url()).await);
+    old.batch_execute(TAKE_OF_OLD).await.unwrap();
+    assert_eq!(put(&node, 1, 1, 2, "stale").await, Err(AppendError::Fenced { held_by: Epoch(2) }));
+    put(&node, 2, 1, 1, "goes on").await.unwrap();
+    // Its append is under way when ours takes the shard back.
+    assert_eq!(old.execute(APPEND_OF_OLD, &[]).await.unwrap(), 1);
+    old.batch_execute("BEGIN; SELECT * FROM kapell_journal.shards WHERE shard = 1 AND epoch = 2 FOR SHARE")
+        .await
+        .unwrap();
+    let mut taken = Box::pin(acquire(&node, 1, 3));
+    assert!(futures::poll!(&mut taken).is_pending());
+    until(&watcher, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    old.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(taken.await, Seq(2), "with what the other one stored");
+    assert_eq!(old.execute(APPEND_OF_OLD, &[]).await.unwrap(), 0, "it is fenced");
+    put(&node, 1, 3, 3, "ours again").await.unwrap();
+}
+
+/// Two nodes take shards from each other without a pause while both append. Whatever was answered is there, once and in
+/// its order, and whoever takes a shard knows of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_that_change_hands_all_the_time_lose_nothing_and_gain_nothing() {
+    const SHARDS: u16 = 8;
+    const TAKES: u64 = 60;
+    let Some(server) = quick_server() else { return };
+    let nodes = [open(&server).await, open(&server).await];
+    let taken = futures::future::join_all((0..SHARDS).map(|shard| {
+        let nodes = nodes.clone();
+        async move {
+            let mut answered = Seq::ZERO;
+            let mut left: Vec<(Seq, _)> = Vec::new();
+            for epoch in 1..=TAKES {
+                let node = &nodes[(epoch as usize + usize::from(shard)) % 2];
+                let last = acquire(node, shard, epoch).await;
+                for (seq, answer) in left.drain(..) {
+                    let outcome: Result<Result<(), AppendError>, _> = answer.await;
+                    if outcome.unwrap().is_ok() {
+                        answered = answered.max(seq);
+                    }
+                }
+                assert!(last >= answered, "shard {shard}: {answered} was answered, {last} was found");
+                answered = last;
+                let mut next = last.next();
+                for _ in 0..3 {
+                    left.push((
+                        next,
+                        append(node, shard, epoch, next.0, vec![record(shard, next.to_string())]),
+                    ));
+                    next = next.next();
+                }
+            }
+            answered
+        }
+    }))
+    .await;
+    for (shard, last) in (0..SHARDS).zip(taken) {
+        let texts = texts(&nodes[0], shard, 0).await;
+        assert!(texts.len() as u64 >= last.0, "shard {shard}");
+        assert!(
+            texts.iter().zip(1..).all(|(text, seq): (&String, u64)| *text == seq.to_string()),
+            "{texts:?}"
+        );
+    }
 }
