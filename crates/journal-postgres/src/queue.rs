@@ -99,6 +99,8 @@ struct State {
     lanes: BTreeMap<ShardId, Lane>,
     /// Every shard that has something waiting and nothing under way; also some that had.
     ready: VecDeque<ShardId>,
+    /// What waits in lanes with nothing under way. Counted along: each append asks for it.
+    could_go: usize,
     strangers: Vec<Stranger>,
     /// Groups that writers have taken and not finished.
     under_way: usize,
@@ -212,8 +214,11 @@ impl Queue {
             Waiting::Append(Append { first, records, bytes, done })
         };
         lane.waiting.push_back(waiting);
-        if !lane.is_busy && lane.waiting.len() == 1 {
-            state.ready.push_back(shard);
+        if !lane.is_busy {
+            state.could_go += 1;
+            if lane.waiting.len() == 1 {
+                state.ready.push_back(shard);
+            }
         }
         None
     }
@@ -252,6 +257,7 @@ impl Queue {
         while bytes < self.limits.group_bytes_max && records < self.limits.group_records_max {
             let Some(shard) = state.ready.pop_front() else { break };
             let Some(lane) = state.lanes.get_mut(&shard).filter(|lane| !lane.is_busy) else { continue };
+            state.could_go -= lane.waiting.len();
             let mut appends = Vec::new();
             while bytes < self.limits.group_bytes_max && records < self.limits.group_records_max {
                 match lane.waiting.pop_front() {
@@ -275,7 +281,7 @@ impl Queue {
                     lane.is_busy = true;
                     group.push(Part { shard, hold: owner.hold, appends });
                 }
-                Some(_) | None => {}
+                Some(_) | None => state.could_go += lane.waiting.len(),
             }
         }
         if !group.is_empty() {
@@ -319,8 +325,11 @@ impl Queue {
         let mut answers = Answers::default();
         {
             let mut state = self.lock();
-            let mut bytes = 0;
+            let (state, mut bytes) = (&mut *state, 0);
             let lane = state.lanes.entry(shard).or_default();
+            if !lane.is_busy {
+                state.could_go -= lane.waiting.len();
+            }
             lane.turn_away(&AppendError::Poisoned, &mut bytes, &mut answers);
             lane.owner = Some(Owner { hold, next: hold.durable.next(), is_open: true });
             state.bytes -= bytes;
@@ -376,7 +385,7 @@ impl Queue {
     pub(crate) fn abandon(&self) {
         let left = {
             let mut state = self.lock();
-            state.closed = true;
+            (state.closed, state.could_go) = (true, 0);
             (std::mem::take(&mut state.lanes), std::mem::take(&mut state.strangers))
         };
         // Each answers for itself.
@@ -398,11 +407,9 @@ impl State {
 
     /// Whether at least so many batches could go.
     fn waits(&self, least: usize) -> bool {
-        let mut waiting = 0;
-        self.ready.iter().filter_map(|shard| self.lanes.get(shard)).filter(|lane| !lane.is_busy).any(|lane| {
-            waiting += lane.waiting.len();
-            waiting >= least
-        })
+        let idle = || self.lanes.values().filter(|lane| !lane.is_busy);
+        debug_assert_eq!(self.could_go, idle().map(|lane| lane.waiting.len()).sum::<usize>());
+        self.could_go >= least
     }
 
     fn owner(&mut self, shard: ShardId, hold: Hold) -> Option<&mut Owner> {
@@ -441,6 +448,7 @@ impl State {
     fn release(&mut self, shard: ShardId) {
         if let Some(lane) = self.lanes.get_mut(&shard) {
             lane.is_busy = false;
+            self.could_go += lane.waiting.len();
             if !lane.waiting.is_empty() {
                 self.ready.push_back(shard);
             }
