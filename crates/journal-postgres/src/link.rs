@@ -15,6 +15,9 @@ use crate::options::{Fsync, Options};
 use crate::trouble::Trouble;
 use crate::value::RunKey;
 
+/// Segments that may be dropped under a reader, one after the other, before it gives up.
+const SEGMENTS_TRIED: usize = 8;
+
 /// Carries one connection's bytes; the link that uses it notices its death.
 const CONNECTION: Job = Job { name: "journal-connection", on_panic: OnDeath::Log };
 
@@ -174,12 +177,16 @@ impl Link {
         work: &W,
         within: Duration,
     ) -> Result<W::Answer, Trouble> {
-        let was_used = self.open.is_some();
-        match self.attempt(work, within).await {
-            Err(trouble) if (was_used && trouble.is_loss()) || trouble.is_dropped() => {
-                self.attempt(work, within).await
+        let mut tried = 1;
+        loop {
+            // After a failure it is a new one.
+            let was_used = self.open.is_some();
+            match self.attempt(work, within).await {
+                Err(trouble) if was_used && trouble.is_loss() => {}
+                Err(trouble) if trouble.is_dropped() && tried < SEGMENTS_TRIED => {}
+                outcome => return outcome,
             }
-            outcome => outcome,
+            tried += 1;
         }
     }
 

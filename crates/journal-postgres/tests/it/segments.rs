@@ -180,6 +180,52 @@ async fn a_node_that_knows_only_a_sealed_segment_goes_on_in_the_newest() {
     assert!(newest(&behind).await > 3);
 }
 
+/// What a sweep does in the end: what is needed moves to the newest segment.
+async fn drop_locked(client: &Client, segment: &str) {
+    let number = segment.rsplit('_').next().unwrap();
+    let newest = newest(client).await;
+    let sql = format!(
+        "INSERT INTO kapell_journal.entries_{newest} SELECT * FROM {segment} WHERE shard = 2; \
+         DELETE FROM kapell_journal.spans WHERE segment = {number}; \
+         DELETE FROM kapell_journal.segments WHERE segment = {number}; DROP TABLE {segment}; COMMIT"
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_though_one_segment_after_the_other_is_dropped_under_it() {
+    let Some(server) = quick_server() else { return };
+    let journal = open(&server).await;
+    let behind = client(&server.url()).await;
+    acquire(&journal, 1, 1).await;
+    acquire(&journal, 2, 1).await;
+    for turn in 0..3 {
+        put(&journal, 2, 1, turn + 1, "needed").await.unwrap();
+        fill(&journal, &behind, 1, 1, turn * 40 + 1..=turn * 40 + 40).await;
+    }
+    until(&behind, ALL_BUT_THE_NEWEST_SEALED).await;
+    let sql = "SELECT tableoid::regclass::text FROM kapell_journal.entries WHERE shard = 2 ORDER BY seq";
+    let holding: Vec<String> = behind.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let mut reader = Box::pin(texts(&journal, 2, 0));
+    let mut droppers = Vec::new();
+    for segment in &holding {
+        let dropper = client(&server.url()).await;
+        dropper.batch_execute(&format!("BEGIN; LOCK TABLE {segment}")).await.unwrap();
+        droppers.push((dropper, segment));
+    }
+    for (dropper, segment) in droppers {
+        let waits = format!(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = '{segment}'::regclass)"
+        );
+        tokio::select! {
+            found = &mut reader => panic!("{found:?}"),
+            () = until(&behind, &waits) => {}
+        }
+        drop_locked(&dropper, segment).await;
+    }
+    assert_eq!(reader.await, ["needed", "needed", "needed"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_goes_on_while_segments_come_and_go() {
     let Some(server) = quick_server() else { return };
