@@ -153,12 +153,13 @@ for ((at = 0; at < nodes; at++)); do
         --etcd "127.0.0.1:$etcd_port" --postgres "postgres://kapell@127.0.0.1:$sql_port/postgres"
 done
 
-# Every one of them knows all others, and every shard has an owner.
+# Every one of them knows all others, and every shard has an owner, with whom it stays.
 is_whole() {
     local address status
     for address in ${addresses//,/ }; do
         status=$("$kapell" cluster status --address "$address") || return 1
         [ "$(grep -c '^node-' <<<"$status")" = "$nodes" ] || return 1
+        ! grep -q '^moving:' <<<"$status" || return 1
     done
 }
 wait_for "the cluster" is_whole
