@@ -14,7 +14,7 @@ pub(crate) struct Homes {
     current: AtomicUsize,
 }
 
-/// One that is asked. It is left by giving it back.
+/// One that is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     pub(crate) at: usize,
@@ -48,11 +48,11 @@ impl Homes {
         self.channels.iter().enumerate().map(|(at, channel)| Home { at, channel: channel.clone() })
     }
 
-    /// The next one is asked from now on, unless somebody has left this one before.
-    pub(crate) fn leave(&self, home: &Home) {
-        let next = (home.at + 1) % self.channels.len();
+    /// The one after it is asked from now on, unless somebody has left it before.
+    pub(crate) fn leave(&self, at: usize) {
+        let next = (at + 1) % self.channels.len();
         // Failing, it was left already: many requests fail together.
-        _ = self.current.compare_exchange(home.at, next, Ordering::Relaxed, Ordering::Relaxed);
+        _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether there is another one to go to.

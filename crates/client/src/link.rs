@@ -15,7 +15,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Time that a coordinator gets to answer, on top of what the request itself asks it to wait, when there are others
 /// to ask: one that stands still or is cut off says nothing. One that passes the request on to a new owner needs less.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Whom to ask, and how long a request may take.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Link {
                 Err(_) => ClientError::TimedOut { after: within },
             };
             if matches!(error, ClientError::Unavailable { .. } | ClientError::TimedOut { .. }) {
-                self.homes.leave(&home);
+                self.homes.leave(home.at);
             }
             match pause(&error, repeat, tries) {
                 Some(pause) if Instant::now() + pause < end => sleep(pause).await,

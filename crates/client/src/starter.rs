@@ -22,7 +22,7 @@ pub use v1::AnswerWhen;
 
 use crate::ClientError;
 use crate::homes::{Home, Homes};
-use crate::link::{ANSWER_BYTES_MAX, Link};
+use crate::link::{ANSWER_BYTES_MAX, ANSWER_MAX, Link};
 use crate::retry::{Repeat, pause};
 use crate::services::name;
 use routes::{Place, Routes};
@@ -84,11 +84,20 @@ impl Starter {
         let wait = Duration::from_millis(request.wait_ms.unwrap_or_default());
         let within = self.deadline.saturating_add(wait);
         let end = Instant::now() + within;
+        // Whoever waits for the end of a run may hear nothing for long.
+        let may_move = answer_when != AnswerWhen::Ended && self.homes.has_others();
         let mut tries = 0;
         loop {
-            let error = match timeout_at(end, self.ask(request.clone(), answer_when)).await {
+            let (place, shard) = self.place_of(&request);
+            let answer_by = if may_move { end.min(Instant::now() + ANSWER_MAX) } else { end };
+            let asked = self.ask(place, shard, request.clone(), answer_when);
+            let error = match timeout_at(answer_by, asked).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
+                Err(_) if answer_by < end => {
+                    self.homes.leave(place);
+                    ClientError::silent()
+                }
                 Err(_) => return Err(ClientError::TimedOut { after: within }),
             };
             match pause(&error, Repeat::Harmless, tries) {
@@ -99,16 +108,22 @@ impl Starter {
         }
     }
 
+    /// Whom to ask; with the shard, if it is the owner.
+    fn place_of(&self, start: &v1::StartRunRequest) -> (Place, Option<ShardId>) {
+        // Whoever is alone is asked, whatever it owns.
+        let owner = if self.homes.has_others() { self.routes.owner_of(start) } else { None };
+        owner.map_or_else(|| (self.homes.current().at, None), |(shard, place)| (place, Some(shard)))
+    }
+
     async fn ask(
         &self,
+        place: Place,
+        shard: Option<ShardId>,
         start: v1::StartRunRequest,
         answer_when: AnswerWhen,
     ) -> Result<v1::StartRunResponse, ClientError> {
         let (reply, answered) = oneshot::channel();
-        // Whoever is alone is asked, whatever it owns.
-        let owner = if self.homes.has_others() { self.routes.owner_of(&start) } else { None };
-        let place = owner.map_or_else(|| self.homes.current().at, |(_, place)| place);
-        let ask = Ask { shard: owner.map(|(shard, _)| shard), start, answer_when, reply };
+        let ask = Ask { shard, start, answer_when, reply };
         // Either fails only when the stream's job has ended with its runtime.
         self.asks[place].send(ask).await.map_err(|_| broken_off())?;
         answered.await.unwrap_or_else(|_| Err(broken_off()))
@@ -156,7 +171,7 @@ impl Lane {
                 Err(status)
             }
         };
-        self.homes.leave(&self.home);
+        self.homes.leave(self.home.at);
         self.routes.lose(self.home.at);
         // Whoever waits to be sent asks elsewhere too: here each would wait for another connection to fail.
         while let Ok(next) = asks.try_recv() {
@@ -206,6 +221,8 @@ impl Stream<'_> {
             {
                 waiting.push(next);
             }
+            // Who no longer waits has asked elsewhere.
+            waiting.retain(|ask| !ask.reply.is_closed());
             if !waiting.is_empty() {
                 let starts = waiting.drain(..).map(|ask| self.owe(ask)).collect();
                 let is_sent = tokio::select! {
