@@ -15,8 +15,8 @@ use crate::options::{Fsync, Options};
 use crate::trouble::Trouble;
 use crate::value::RunKey;
 
-/// Segments that may be dropped under a reader, one after the other, before it gives up.
-const SEGMENTS_TRIED: usize = 8;
+/// How often a segment may be dropped under a reader before it gives up.
+const DROPPED_TRIED: usize = 8;
 
 /// Carries one connection's bytes; the link that uses it notices its death.
 const CONNECTION: Job = Job { name: "journal-connection", on_panic: OnDeath::Log };
@@ -183,7 +183,7 @@ impl Link {
             let was_used = self.open.is_some();
             match self.attempt(work, within).await {
                 Err(trouble) if was_used && trouble.is_loss() => {}
-                Err(trouble) if trouble.is_dropped() && tried < SEGMENTS_TRIED => {}
+                Err(trouble) if trouble.is_dropped() && tried < DROPPED_TRIED => {}
                 outcome => return outcome,
             }
             tried += 1;

@@ -10,8 +10,8 @@ use kapell_model::{Epoch, ShardCount, ShardId};
 use super::message::Known;
 use super::rendezvous::{preferred, staying};
 
-/// Shards that are on their way from this node at once, until their next owner serves them, and from all nodes to one:
-/// enough that journal and cluster have work, few enough that none of them waits for another.
+/// Shards that are on their way from this node at once, until their next owner serves them, and from all nodes to one
+/// (or one from each, if there are more): enough that journal and cluster have work, few enough that none of them waits for another.
 const HAND_OVERS: usize = 4;
 
 /// What placement wants done.
@@ -221,7 +221,7 @@ impl Placement {
         for heir in leaving.chain(self.moving.iter().copied()).filter_map(|shard| self.heir(shard)) {
             *coming.entry(heir.clone()).or_default() += 1;
         }
-        // A node that comes is given shards by all others at once.
+        // A node that comes is given shards by all others at once; each of many still gives one.
         let to_one = (HAND_OVERS / (self.members.len().max(2) - 1)).max(1);
         let yielding = self.stages.iter().filter_map(|(shard, stage)| {
             if let Stage::Yielding(epoch) = stage { Some((*shard, *epoch)) } else { None }

@@ -95,7 +95,7 @@ async fn an_insert_under_way_is_waited_for_and_counted_by_the_next_owner() {
     let (behind, watcher) = (client(&server.url()).await, client(&server.url()).await);
     acquire(&old, 1, 1).await;
     put(&old, 1, 1, 1, "one").await.unwrap();
-    // The insert holds the shard's row and waits in the middle.
+    // The insert holds its owner's fence and waits in the middle.
     behind.batch_execute(WAIT_IN_THE_MIDDLE).await.unwrap();
     behind.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1)").await.unwrap();
     let answer = append(&old, 1, 1, 2, vec![record(1, "two")]);
@@ -107,7 +107,7 @@ async fn an_insert_under_way_is_waited_for_and_counted_by_the_next_owner() {
     };
     until(&watcher, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
     behind.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(answer.await.unwrap(), Ok(()), "it was first at the row");
+    assert_eq!(answer.await.unwrap(), Ok(()), "it was first at the fence");
     assert_eq!(acquired.await.unwrap(), Seq(2));
     assert_eq!(put(&old, 1, 1, 3, "late").await, Err(AppendError::Fenced { held_by: Epoch(2) }));
     put(&new, 1, 2, 3, "next").await.unwrap();
@@ -167,6 +167,26 @@ async fn a_program_from_before_fences_ours_and_ours_fences_it() {
     assert_eq!(taken.await, Seq(2), "with what the other one stored");
     assert_eq!(old.execute(APPEND_OF_OLD, &[]).await.unwrap(), 0, "it is fenced");
     put(&node, 1, 3, 3, "ours again").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_without_shards_is_forgotten_after_a_day_and_may_come_back() {
+    let Some(server) = quick_server() else { return };
+    let (node, other) = (open(&server).await, open(&server).await);
+    acquire(&node, 1, 1).await;
+    acquire(&other, 1, 2).await;
+    put(&other, 1, 2, 1, "one").await.unwrap();
+    let behind = client(&server.url()).await;
+    let owners = "SELECT count(DISTINCT owner) FROM kapell_journal.fences";
+    assert_eq!(count(&behind, owners).await, 2);
+    behind.batch_execute("UPDATE kapell_journal.fences SET since = now() - interval '2 days'").await.unwrap();
+    other.checkpoint(ShardId(1), Epoch(2), Seq(1), vec![]).await.unwrap();
+    other.trim(ShardId(1), Epoch(2), Seq(1)).await.unwrap();
+    until(&behind, &format!("SELECT ({owners}) = 1")).await;
+    put(&other, 1, 2, 2, "who has shards is not").await.unwrap();
+    assert_eq!(acquire(&node, 1, 3).await, Seq(2));
+    put(&node, 1, 3, 3, "back").await.unwrap();
+    assert_eq!(put(&other, 1, 2, 3, "stale").await, Err(AppendError::Fenced { held_by: Epoch(3) }));
 }
 
 /// Two nodes take shards from each other without a pause while both append. Whatever was answered is there, once and in
