@@ -7,6 +7,7 @@ use kapell_kernel::Command;
 use kapell_model::{RunId, ShardCount, ShardId};
 use ractor::ActorRef;
 use tokio::sync::RwLock;
+use tokio::time::Instant;
 
 use crate::calls::CallMessage;
 use crate::dispatch::DispatchMessage;
@@ -20,12 +21,20 @@ pub(crate) struct Links {
     /// Shards store rows together; whoever builds the ledger anew does it alone. Rows that a shard stores between the
     /// two halves would make the ledger refuse what was folded, as older than they are.
     pub(crate) ledger: RwLock<()>,
+    /// From when shards count their flushes.
+    pub(crate) flushes_from: Instant,
 }
 
 impl Links {
     pub(crate) fn new(shards: ShardCount, mailbox_capacity: usize) -> Links {
         let mailboxes = shards.iter().map(|_| Arc::new(Mailbox::new(mailbox_capacity))).collect();
-        Links { mailboxes, dispatch: OnceLock::new(), calls: OnceLock::new(), ledger: RwLock::new(()) }
+        Links {
+            mailboxes,
+            dispatch: OnceLock::new(),
+            calls: OnceLock::new(),
+            ledger: RwLock::new(()),
+            flushes_from: Instant::now(),
+        }
     }
 
     pub(crate) fn connect(&self, dispatch: ActorRef<DispatchMessage>, calls: ActorRef<CallMessage>) {

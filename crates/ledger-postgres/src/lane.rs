@@ -22,8 +22,8 @@ use crate::write;
 pub(crate) type Answer<T> = BoxFuture<'static, Result<T, LedgerError>>;
 type Respond<T> = oneshot::Sender<Result<T, LedgerError>>;
 
-/// Batches that may wait for the writer.
-const WRITES_WAITING_MAX: usize = 32;
+/// Batches that may wait for the writer: shards of a node tell it of their runs at the same time.
+const WRITES_WAITING_MAX: usize = 4_096;
 /// Queries that may wait for the readers.
 const READS_WAITING_MAX: usize = 256;
 /// Rows after which a transaction is closed, though more batches wait.

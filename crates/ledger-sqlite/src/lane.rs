@@ -15,8 +15,8 @@ use crate::write;
 pub(crate) type Answer<T> = BoxFuture<'static, Result<T, LedgerError>>;
 type Respond = oneshot::Sender<Result<(), LedgerError>>;
 
-/// Batches that may wait for the writer.
-pub(crate) const WRITES_WAITING_MAX: usize = 32;
+/// Batches that may wait for the writer: shards of a node tell it of their runs at the same time.
+pub(crate) const WRITES_WAITING_MAX: usize = 1_024;
 /// Queries that may wait for the reader.
 pub(crate) const READS_WAITING_MAX: usize = 256;
 /// Rows after which a transaction is closed, though more batches wait.

@@ -40,7 +40,7 @@ const HAND_OVER_CHECKPOINT_MAX: Duration = Duration::from_secs(2);
 const LEDGER_LACKS_PART: u64 = 10;
 /// A checkpoint is overdue after so many times the entries between two.
 const CHECKPOINT_OVERDUE: u64 = 5;
-/// How often the ledger is told.
+/// How often the ledger is told. Shards of a node do it at the same time: what they tell shares a commit.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 const PROJECT: Job = Job { name: "project", on_panic: OnDeath::StopNode };
@@ -130,7 +130,7 @@ impl Actor for Shard {
         running.shard.drive_all(now, &running.args.definitions.in_force());
         running.finish_batch(now);
         running.args.mailbox.serve(myself.clone());
-        myself.send_interval(FLUSH_EVERY, || ShardMessage::Flush);
+        running.set_flush();
         Ok(running)
     }
 
@@ -147,7 +147,10 @@ impl Actor for Shard {
                 running.tick_at = None;
                 running.fire();
             }
-            ShardMessage::Flush => running.flush(),
+            ShardMessage::Flush => {
+                running.set_flush();
+                running.flush();
+            }
             ShardMessage::Projected { through, part } => running.projected(through, part),
             ShardMessage::Checkpointed { through } => running.checkpointed(through),
             ShardMessage::HandOver => running.hand_over(),
@@ -289,6 +292,11 @@ impl Running {
         self.myself.send_after(now.until(at), || ShardMessage::Tick);
     }
 
+    fn set_flush(&self) {
+        let wait = until_next(FLUSH_EVERY, self.args.links.flushes_from.elapsed());
+        self.myself.send_after(wait, || ShardMessage::Flush);
+    }
+
     fn flush(&mut self) {
         if !self.may_act() {
             return;
@@ -398,6 +406,12 @@ fn may_hold_images(ledger_lacks: u64, done: u64, between: u64) -> bool {
     ledger_lacks <= between / LEDGER_LACKS_PART || done >= between.saturating_mul(CHECKPOINT_OVERDUE)
 }
 
+/// Time until the next multiple of `every`.
+fn until_next(every: Duration, elapsed: Duration) -> Duration {
+    let into = elapsed.as_nanos() % every.as_nanos();
+    every - Duration::from_nanos(u64::try_from(into).unwrap_or_default())
+}
+
 /// Stores rows in the ledger until it takes them, then says so.
 pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, batch: LedgerBatch) {
     let (ledger, links, myself) = (args.ledger.clone(), args.links.clone(), myself.clone());
@@ -416,7 +430,16 @@ pub(crate) fn project(args: &ShardArguments, myself: &ActorRef<ShardMessage>, ba
 
 #[cfg(test)]
 mod tests {
-    use super::may_hold_images;
+    use std::time::Duration;
+
+    use super::{may_hold_images, until_next};
+
+    #[test]
+    fn whoever_counts_from_the_same_moment_is_there_at_the_same_time() {
+        let wait =
+            |elapsed| until_next(Duration::from_millis(200), Duration::from_millis(elapsed)).as_millis();
+        assert_eq!([0, 1, 199, 200, 350, 1_000].map(wait), [200, 199, 1, 200, 50, 200]);
+    }
 
     #[test]
     fn images_are_taken_when_the_ledger_is_close_behind_or_the_checkpoint_is_overdue() {
