@@ -13,11 +13,16 @@ use kapell_model::plan::CompiledWorkflow;
 use kapell_model::{Json, Name, Origin, RunId, ShardCount, ShardId};
 use kapell_wire::cloud_event::Event;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use crate::answer::replying;
 use crate::definitions::{Definitions, InForce};
 use crate::links::Links;
 use crate::shard::{Busy, Delivered, Request, StartRun, Started, SubmitError};
+
+/// Time that shards have to answer. One that is on its way, or whose journal is away, must hold up neither what the
+/// others have answered nor a stream of events: shorter than a client's deadline, and than NATS waits for a word.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes events.
 #[derive(Clone)]
@@ -62,13 +67,14 @@ pub(crate) enum Refused {
 
 impl Ingest {
     /// Accepts events, each of them or refuses it before anything of it was started; answers in their order. What
-    /// one shard is to start goes to it together.
+    /// one shard is to start goes to it together. What was not answered in time may have been done all the same: the
+    /// same event again says so.
     pub(crate) async fn publish(
         &self,
         namespace: &Name,
         events: Vec<Event>,
     ) -> Vec<Result<Accepted, Refused>> {
-        let in_force = self.definitions.in_force();
+        let (in_force, until) = (self.definitions.in_force(), Instant::now() + ANSWERED_WITHIN);
         let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<StartRun>)> = BTreeMap::new();
         let mut answers: Vec<Result<Accepted, Refused>> = Vec::with_capacity(events.len());
         for (place, event) in events.iter().enumerate() {
@@ -81,7 +87,8 @@ impl Ingest {
                 Accepted::default()
             }));
         }
-        let asked = by_shard.into_values().map(async |(places, group)| (places, self.start_all(group).await));
+        let asked = by_shard.into_values();
+        let asked = asked.map(async |(places, group)| (places, self.start_all(group, until).await));
         for (places, results) in join_all(asked).await {
             for (place, result) in places.into_iter().zip(results) {
                 add(&mut answers[place], result);
@@ -89,9 +96,10 @@ impl Ingest {
         }
         for (event, answer) in events.into_iter().zip(&mut answers) {
             if let Ok(accepted) = answer {
-                match self.deliver(namespace, event).await {
+                let delivered = timeout_at(until, self.deliver(namespace, event)).await;
+                match delivered.unwrap_or(Err(SubmitError::Unavailable)) {
                     Ok(count) => accepted.delivered = count,
-                    Err(refused) => *answer = Err(refused),
+                    Err(error) => *answer = Err(error.into()),
                 }
             }
         }
@@ -137,17 +145,18 @@ impl Ingest {
 
     /// Starts a run and waits until it is on disk.
     pub(crate) async fn start(&self, start: StartRun) -> Result<Started, Refused> {
+        let until = Instant::now() + ANSWERED_WITHIN;
         let unanswered = Err(SubmitError::Unavailable.into());
-        let started = self.start_all(vec![start]).await.pop().unwrap_or(unanswered);
+        let started = self.start_all(vec![start], until).await.pop().unwrap_or(unanswered);
         started.map(|(started, _)| started)
     }
 
     /// Starts runs of one shard and waits until they are on disk.
-    async fn start_all(&self, group: Vec<StartRun>) -> Vec<Result<(Started, Name), Refused>> {
+    async fn start_all(&self, group: Vec<StartRun>, until: Instant) -> Vec<Result<(Started, Name), Refused>> {
         let names: Vec<(RunId, Name)> =
             group.iter().map(|start| (start.run, start.workflow.name.clone())).collect();
         let results = match names.first() {
-            Some((run, _)) => self.ask(*run, group).await,
+            Some((run, _)) => self.ask(*run, group, until).await,
             None => return Vec::new(),
         };
         match results {
@@ -163,16 +172,18 @@ impl Ingest {
         &self,
         run: RunId,
         group: Vec<StartRun>,
+        until: Instant,
     ) -> Result<Vec<Result<Started, SubmitError>>, SubmitError> {
         let mailbox = self.links.of_run(run).ok_or(SubmitError::NotFound(run))?;
         let (reply, answered) = oneshot::channel();
         let request = Request::Start(group, replying(reply));
         mailbox.try_submit(request).map_err(|(Busy { retry_after }, _)| SubmitError::Busy { retry_after })?;
-        answered.await.map_err(|_| SubmitError::Unavailable)
+        let answered = timeout_at(until, answered).await;
+        answered.ok().and_then(Result::ok).ok_or(SubmitError::Unavailable)
     }
 
     /// Any shard may hold a run that waits for the event.
-    async fn deliver(&self, namespace: &Name, event: Event) -> Result<u32, Refused> {
+    async fn deliver(&self, namespace: &Name, event: Event) -> Result<u32, SubmitError> {
         if !self.definitions.awaits(namespace, &event.event_type) {
             return Ok(0);
         }

@@ -27,7 +27,8 @@ pub struct Options {
     pub group_beside_min: usize,
     /// Reads, or acquisitions, checkpoints and trims, that wait for a connection to one database.
     pub jobs_waiting_max: usize,
-    /// A segment (a table of entries, dropped as a whole when nobody needs it) is closed when it has this many bytes.
+    /// A segment (a table of entries, dropped as a whole when nobody needs it) is closed when it has this many bytes. As
+    /// long as it is open, the history of a run reads what its shard has in it.
     pub segment_bytes: u64,
     /// Time between two looks for segments that nobody needs.
     pub sweep_every: Duration,
@@ -62,7 +63,7 @@ impl Default for Options {
             group_records_max: 4096,
             group_beside_min: 32,
             jobs_waiting_max: 4096,
-            segment_bytes: 2 << 30,
+            segment_bytes: 512 << 20,
             sweep_every: Duration::from_secs(10),
             retry_after: Duration::from_millis(500),
             connect_within: Duration::from_secs(10),

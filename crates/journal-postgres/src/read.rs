@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::database::Database;
 use crate::link::{Open, Work};
+use crate::segment::IS_INDEXED;
 use crate::trouble::Trouble;
 use crate::value::{RunKey, bigint, image_crc, literal, number, record_crc};
 
@@ -110,7 +111,9 @@ impl Window {
         if self.segments.is_empty() {
             return Ok(Vec::new());
         }
-        let (from, until) = (union(&self.segments), self.until);
+        let each =
+            self.segments.iter().map(|segment| format!("SELECT * FROM kapell_journal.entries_{segment}"));
+        let (from, until) = (union(each), self.until);
         let sql = format!(
             "SELECT seq, run, crc, payload FROM (SELECT seq, run, crc, payload, \
                sum(octet_length(payload)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS bytes \
@@ -123,9 +126,8 @@ impl Window {
 }
 
 /// Some segments as one table. With all conditions outside, so that PostgreSQL merges what its indexes have in order.
-fn union(segments: &[i32]) -> String {
-    let each = segments.iter().map(|segment| format!("SELECT * FROM kapell_journal.entries_{segment}"));
-    each.collect::<Vec<_>>().join(" UNION ALL ")
+fn union(segments: impl Iterator<Item = String>) -> String {
+    segments.collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 /// A row of a segment.
@@ -184,19 +186,26 @@ impl Work for History {
     async fn run(&self, open: &mut Open, database: &Database) -> Result<Vec<Placed>, Trouble> {
         let (client, shard) = (&open.client, self.0.shard());
         let (_, trimmed) = marks(client, shard).await?;
-        let sql = "SELECT g.segment FROM kapell_journal.segments AS g \
+        let sql = format!(
+            "SELECT g.segment, {IS_INDEXED} FROM kapell_journal.segments AS g \
              LEFT JOIN kapell_journal.spans AS p ON p.segment = g.segment AND p.shard = $1 \
-             WHERE NOT g.sealed OR p.last > $2";
+             WHERE NOT g.sealed OR p.last > $2"
+        );
         let parameters = (i32::from(shard.0), bigint(trimmed.0));
         let rows =
-            client.query_typed(sql, &[(&parameters.0, Type::INT4), (&parameters.1, Type::INT8)]).await?;
-        let segments = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>();
-        let mut segments = segments?;
+            client.query_typed(&sql, &[(&parameters.0, Type::INT4), (&parameters.1, Type::INT8)]).await?;
+        let segments = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        let mut segments = segments.collect::<Result<Vec<(i32, bool)>, Trouble>>()?;
         // From old to new: what is moved meanwhile is moved to a newer one, and found there if it was not found before.
         segments.sort_unstable();
         let mut found = BTreeMap::new();
         for some in segments.chunks(SEGMENTS_AT_ONCE) {
-            let (from, run) = (union(some), literal(self.0));
+            let from = some.iter().map(|(segment, is_indexed)| {
+                // The planner must not choose: it knows nothing of tables as young as these.
+                let by_place = if *is_indexed { String::new() } else { format!(" WHERE shard = {shard}") };
+                format!("SELECT * FROM kapell_journal.entries_{segment}{by_place}")
+            });
+            let (from, run) = (union(from), literal(self.0));
             let sql = format!(
                 "SELECT seq, run, crc, payload FROM ({from}) AS e WHERE run = {run} AND seq > {trimmed}"
             );

@@ -20,8 +20,16 @@ const CHORES: Job = Job { name: "journal-segments", on_panic: OnDeath::Log };
 
 /// Only one node does such things at a time: `KapellSg`.
 const LOCK: i64 = i64::from_be_bytes(*b"KapellSg");
-/// Others wait for our locks at most so long; a large table may take its time.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '10min'";
+/// Whoever has it makes the indexes: `KapellIx`.
+const INDEX_LOCK: i64 = i64::from_be_bytes(*b"KapellIx");
+/// Whether a segment `g` is known by its runs, too: asked of PostgreSQL, as programs before ours made the index with the
+/// table.
+pub(crate) const IS_INDEXED: &str = "EXISTS (SELECT FROM pg_index AS i WHERE i.indisvalid \
+     AND i.indexrelid = to_regclass('kapell_journal.entries_' || g.segment || '_run'))";
+/// A large table may take its time.
+const LONG: &str = "10min";
+/// Others wait for our locks at most so long.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'";
 const CHORE_WITHIN: Duration = Duration::from_secs(660);
 /// Shortest time after which a sweep that failed is made again.
 const SWEEP_AGAIN: Duration = Duration::from_millis(500);
@@ -90,7 +98,9 @@ pub(crate) async fn ensure_first(open: &Open, database: &Database) -> Result<(),
 }
 
 async fn begin(client: &Client) -> Result<(), Trouble> {
-    Ok(client.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({LOCK})")).await?)
+    let sql =
+        format!("{BEGIN}; SET LOCAL statement_timeout = '{LONG}'; SELECT pg_advisory_xact_lock({LOCK})");
+    Ok(client.batch_execute(&sql).await?)
 }
 
 async fn newest(client: &Client) -> Result<Option<i32>, Trouble> {
@@ -103,13 +113,12 @@ async fn make(client: &Client, segment: i32) -> Result<(), Trouble> {
     let sql = format!(
         "CREATE TABLE kapell_journal.entries_{segment} (PRIMARY KEY (shard, seq)) INHERITS (kapell_journal.entries); \
          ALTER TABLE kapell_journal.entries_{segment} ALTER COLUMN payload SET STORAGE EXTERNAL; \
-         CREATE INDEX entries_{segment}_run ON kapell_journal.entries_{segment} (run); \
          INSERT INTO kapell_journal.segments (segment) VALUES ({segment})"
     );
     Ok(client.batch_execute(&sql).await?)
 }
 
-/// Makes the next segment if the newest is full, and seals those before it.
+/// Makes the next segment if the newest is full, seals those before it, and gives these their index.
 struct Roll;
 
 impl Work for Roll {
@@ -136,7 +145,7 @@ impl Work for Roll {
         for row in open.client.query_typed(sql, &[]).await? {
             seal(&open.client, row.try_get(0)?).await?;
         }
-        Ok(())
+        index_sealed(&open.client).await
     }
 }
 
@@ -174,6 +183,33 @@ async fn seal(client: &Client, segment: i32) -> Result<(), Trouble> {
         client.batch_execute(&sql).await?;
     }
     Ok(client.batch_execute("COMMIT").await?)
+}
+
+/// Lets the runs of sealed segments be found. Made at once the index costs a fraction of what it does record by record.
+/// `CONCURRENTLY`, so that a node that does not know yet is refused by the trigger, and does not wait for us.
+async fn index_sealed(client: &Client) -> Result<(), Trouble> {
+    // Until the connection is closed, which it is after each chore. It cannot be a lock of a transaction.
+    let sql = format!("SELECT pg_try_advisory_lock({INDEX_LOCK})");
+    let is_ours = client.query_typed(&sql, &[]).await?.first().map(|row| row.try_get(0)).transpose()?;
+    if is_ours != Some(true) {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT g.segment FROM kapell_journal.segments AS g WHERE g.sealed AND NOT {IS_INDEXED} ORDER BY g.segment"
+    );
+    let unindexed = client.query_typed(&sql, &[]).await?;
+    client.batch_execute(&format!("SET statement_timeout = '{LONG}'")).await?;
+    for row in unindexed {
+        let segment: i32 = row.try_get(0)?;
+        // Whoever was stopped in the middle has left one that PostgreSQL does not use.
+        let leftover = format!("DROP INDEX CONCURRENTLY IF EXISTS kapell_journal.entries_{segment}_run");
+        client.batch_execute(&leftover).await?;
+        let sql = format!(
+            "CREATE INDEX CONCURRENTLY entries_{segment}_run ON kapell_journal.entries_{segment} (run)"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    Ok(())
 }
 
 /// Nodes that have gone. One that is back after so long makes its fence anew when it takes a shard.

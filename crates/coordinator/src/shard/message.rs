@@ -208,8 +208,9 @@ pub(crate) enum SubmitError {
     /// The run refused.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// Whether it was done is not known: the journal failed under it. The same request again is safe.
-    #[error("the journal failed while this was being stored; send it again")]
+    /// Whether it was done is not known: the journal failed under it, or the shard did not answer in time. The same
+    /// request again is safe.
+    #[error("the journal failed while this was being stored, or it took too long; send it again")]
     Unavailable,
 }
 

@@ -73,6 +73,73 @@ async fn entries_are_read_over_all_segments() {
     assert_eq!(acquire(&again, 2, 2).await, Seq(10));
 }
 
+const INDEXED: &str = "SELECT count(*) FROM kapell_journal.segments AS g JOIN pg_index AS i \
+     ON i.indexrelid = to_regclass('kapell_journal.entries_' || g.segment || '_run') WHERE i.indisvalid";
+const ALL_SEALED_INDEXED: &str = "SELECT count(*) FILTER (WHERE sealed) > 3 \
+     AND count(*) FILTER (WHERE sealed) = count(*) FILTER (WHERE i.indisvalid) FROM kapell_journal.segments AS g \
+     LEFT JOIN pg_index AS i ON i.indexrelid = to_regclass('kapell_journal.entries_' || g.segment || '_run')";
+
+#[tokio::test]
+async fn runs_are_found_in_a_segment_that_takes_entries_and_in_sealed_ones() {
+    let Some(server) = quick_server() else { return };
+    let journal = open(&server).await;
+    let behind = client(&server.url()).await;
+    acquire(&journal, 1, 1).await;
+    acquire(&journal, 2, 1).await;
+    put(&journal, 1, 1, 1, "first").await.unwrap();
+    assert_eq!(count(&behind, INDEXED).await, 0, "an index would cost each append");
+    assert_eq!(journal.history(run(1, 1)).await.unwrap().len(), 1);
+    fill(&journal, &behind, 2, 1, 1..=100).await;
+    put(&journal, 1, 1, 2, "last").await.unwrap();
+    until(&behind, ALL_SEALED_INDEXED).await;
+    assert_eq!(journal.history(run(1, 1)).await.unwrap().len(), 2);
+    assert_eq!(journal.history(run(2, 1)).await.unwrap().len(), 100);
+}
+
+/// Whoever made it was stopped, or the segment is of a program that makes none.
+#[tokio::test]
+async fn an_index_that_was_not_finished_is_made_anew() {
+    let Some(server) = quick_server() else { return };
+    let journal = open(&server).await;
+    let behind = client(&server.url()).await;
+    acquire(&journal, 1, 1).await;
+    fill(&journal, &behind, 1, 1, 1..=100).await;
+    until(&behind, ALL_SEALED_INDEXED).await;
+    let spoiled = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'kapell_journal.entries_1_run'::regclass; \
+         DROP INDEX kapell_journal.entries_2_run";
+    behind.batch_execute(spoiled).await.unwrap();
+    assert_eq!(journal.history(run(1, 1)).await.unwrap().len(), 100);
+    fill(&journal, &behind, 1, 1, 101..=150).await;
+    until(&behind, ALL_SEALED_INDEXED).await;
+    assert_eq!(journal.history(run(1, 1)).await.unwrap().len(), 150);
+}
+
+/// It is refused by the trigger and goes on in the newest, however long the index takes.
+#[tokio::test]
+async fn who_does_not_know_that_a_segment_is_sealed_does_not_wait_for_its_index() {
+    let Some(server) = quick_server() else { return };
+    let busy = open(&server).await;
+    let quiet = open_with(&[server.url()], Options { segment_bytes: 1 << 40, ..small() }).await.unwrap();
+    let behind = client(&server.url()).await;
+    acquire(&busy, 1, 1).await;
+    acquire(&quiet, 2, 1).await;
+    fill(&busy, &behind, 1, 1, 1..=100).await;
+    until(&behind, ALL_SEALED_INDEXED).await;
+    let writes = client(&server.url()).await;
+    writes.batch_execute("DROP INDEX kapell_journal.entries_1_run").await.unwrap();
+    writes.batch_execute("BEGIN; LOCK TABLE kapell_journal.entries_1 IN ROW EXCLUSIVE MODE").await.unwrap();
+    for place in 101..=120 {
+        put(&busy, 1, 1, place, thick(place)).await.unwrap();
+    }
+    let is_awaited = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%entries_1_run%' \
+         AND wait_event_type = 'Lock')";
+    until(&behind, is_awaited).await;
+    put(&quiet, 2, 1, 1, "goes on").await.unwrap();
+    assert!(behind.query_one(is_awaited, &[]).await.unwrap().get::<_, bool>(0), "it was not held up");
+    writes.batch_execute("COMMIT").await.unwrap();
+    until(&behind, ALL_SEALED_INDEXED).await;
+}
+
 #[tokio::test]
 async fn a_trim_frees_the_tables_and_keeps_what_is_needed() {
     let Some(server) = quick_server() else { return };
