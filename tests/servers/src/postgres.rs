@@ -205,6 +205,8 @@ impl Postgres {
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.args(["-c", &format!("listen_addresses={}", self.setup.host.address()), "-c", fsync]);
         command.args(["-c", &format!("unix_socket_directories={}", self.dir.path().display())]);
+        // A client that a test leaves in the middle of connecting would hold up the server's end for a minute.
+        command.args(["-c", "authentication_timeout=5s"]);
         for (name, value) in &self.setup.settings {
             command.args(["-c", &format!("{name}={value}")]);
         }
